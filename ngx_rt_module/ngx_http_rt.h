@@ -1,0 +1,158 @@
+
+/*
+ * Copyright (C) 2026 ngx_rt contributors
+ *
+ * Layers 3 and 4, HTTP: the configuration of locations, what a request asks
+ * for, and the transports that answer it.  Transports know hub and store,
+ * and of the sources nothing but how to publish.
+ */
+
+
+#ifndef _NGX_HTTP_RT_H_INCLUDED_
+#define _NGX_HTTP_RT_H_INCLUDED_
+
+
+#include <ngx_http.h>
+#include <ngx_rt_worker.h>
+
+
+#define NGX_HTTP_RT_POLL          0x01
+#define NGX_HTTP_RT_SSE           0x02
+#define NGX_HTTP_RT_WEBSOCKET     0x04
+#define NGX_HTTP_RT_GATE          0x08
+
+#define NGX_HTTP_RT_MAX_CHANNELS  32
+
+#define NGX_HTTP_RT_EVENT_MESSAGE 0
+#define NGX_HTTP_RT_EVENT_CHANNEL 1
+
+#define NGX_HTTP_RT_SLOW_CLOSE    0
+#define NGX_HTTP_RT_SLOW_LATEST   1
+
+#define NGX_HTTP_RT_STATUS_AUTO       0
+#define NGX_HTTP_RT_STATUS_JSON       1
+#define NGX_HTTP_RT_STATUS_HTML       2
+#define NGX_HTTP_RT_STATUS_PROMETHEUS 3
+
+
+typedef struct {
+    ngx_array_t                   hubs;     /* ngx_rt_hub_conf_t * */
+} ngx_http_rt_main_conf_t;
+
+
+typedef struct {
+    ngx_rt_hub_conf_t            *hub;      /* of rt_subscribe, rt_publish */
+    ngx_array_t                  *channels; /* ngx_http_complex_value_t */
+    ngx_uint_t                    status;
+
+    ngx_uint_t                    transports;
+    ngx_uint_t                    start;    /* NGX_RT_START_* */
+    ngx_uint_t                    event;
+    ngx_msec_t                    heartbeat;
+    ngx_msec_t                    retry;
+    ngx_msec_t                    lifetime;
+    time_t                        poll_min;
+    time_t                        poll_max;
+    ngx_uint_t                    advise_viewers;
+    ngx_msec_t                    advise_interval;
+    size_t                        buffer;
+    ngx_uint_t                    slow;
+    ngx_uint_t                    max_subscribers;
+    ngx_msec_t                    drain;
+} ngx_http_rt_loc_conf_t;
+
+
+/* what is known of a request; the variables read it */
+
+typedef struct {
+    ngx_rt_hub_t                 *hub;
+    ngx_uint_t                    nchannels;
+    ngx_str_t                    *channels; /* distinct, valid names */
+
+    ngx_uint_t                    transport;    /* NGX_HTTP_RT_*, 0: none */
+    const char                   *result;       /* hit miss stale bypass */
+    const char                   *advice;       /* poll sse websocket */
+    const char                   *close;        /* why the stream ended */
+    ngx_str_t                     version;      /* cursor text */
+    ngx_uint_t                    messages;
+} ngx_http_rt_ctx_t;
+
+
+/* the version of a request's channels, read so that it is never newer than
+ * what was read of them */
+
+typedef struct {
+    ngx_rt_view_t                *views;    /* nchannels */
+    ngx_rt_cursor_t               cursor;   /* the ETag's */
+    uint64_t                      version;
+    unsigned                      confirmed:1;  /* all of them */
+    unsigned                      certain:1;    /* all that are known */
+    unsigned                      known:1;      /* a message of any */
+    unsigned                      fresh:1;      /* 304 may be said */
+} ngx_http_rt_version_t;
+
+
+extern ngx_module_t  ngx_http_rt_module;
+
+
+/* ngx_http_rt_conf.c: the rt_hub block */
+
+char *ngx_http_rt_hub_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+
+/* the hub of that name, made as a reference when its block comes later */
+ngx_rt_hub_conf_t *ngx_http_rt_hub_ref(ngx_conf_t *cf, ngx_str_t *name);
+
+/* at the end of http{}: every reference is defined, names are resolved,
+ * zones are asked for.  NGX_OK or NGX_ERROR, logged */
+ngx_int_t ngx_http_rt_hubs_done(ngx_conf_t *cf);
+
+
+/* ngx_http_rt_request.c: what the transports have in common */
+
+/*
+ * The context of the request, its channels evaluated from conf's values,
+ * split at commas, checked, made distinct.
+ * NGX_OK; an HTTP status that has been answered with a line of text: NGX_DONE
+ * is then returned and the handler returns *status to nginx.
+ */
+ngx_int_t ngx_http_rt_prepare(ngx_http_request_t *r, ngx_rt_hub_conf_t *hub,
+    ngx_array_t *values, ngx_http_rt_ctx_t **ctx, ngx_int_t *status);
+
+/* answers with a status and one line of text/plain; the handler's result */
+ngx_int_t ngx_http_rt_text(ngx_http_request_t *r, ngx_uint_t status,
+    const char *text);
+
+/* the transport by Upgrade and Accept among those enabled, 0: 406 */
+ngx_uint_t ngx_http_rt_negotiate(ngx_http_request_t *r, ngx_uint_t enabled);
+
+/* the first request header of that (lower-case) name, or NULL */
+ngx_str_t *ngx_http_rt_header_in(ngx_http_request_t *r, const char *name,
+    size_t len);
+
+/* adds a response header; value must live as long as the request */
+ngx_int_t ngx_http_rt_header_out(ngx_http_request_t *r, const char *key,
+    ngx_str_t *value);
+
+/* reads the version of all channels of the context; NGX_OK or NGX_ERROR */
+ngx_int_t ngx_http_rt_version(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
+    ngx_http_rt_version_t *version);
+
+/* 1: If-None-Match holds the version */
+ngx_uint_t ngx_http_rt_match(ngx_http_request_t *r,
+    ngx_http_rt_version_t *version);
+
+/* ETag: "cursor" */
+ngx_int_t ngx_http_rt_etag(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
+    ngx_http_rt_version_t *version);
+
+
+/* transports */
+
+ngx_int_t ngx_http_rt_subscribe_handler(ngx_http_request_t *r);
+ngx_int_t ngx_http_rt_poll(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx);
+ngx_int_t ngx_http_rt_sse(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx);
+ngx_int_t ngx_http_rt_publish_handler(ngx_http_request_t *r);
+ngx_int_t ngx_http_rt_status_handler(ngx_http_request_t *r);
+
+
+#endif /* _NGX_HTTP_RT_H_INCLUDED_ */

@@ -1,0 +1,184 @@
+
+/*
+ * Copyright (C) 2026 ngx_rt contributors
+ *
+ * Layer 0, pure functions over bytes: no shared memory, no events, no HTTP.
+ * Nothing here allocates from a pool, logs or keeps state, so that each file
+ * is tested and fuzzed alone.
+ */
+
+
+#ifndef _NGX_RT_BASE_H_INCLUDED_
+#define _NGX_RT_BASE_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+
+
+#define NGX_RT_VERSION            "0.1.0"
+
+#define NGX_RT_CHANNEL_MAX        255
+#define NGX_RT_EVENT_MAX          255
+
+/* bytes of a content digest kept and told, 96 bits of a 128-bit hash */
+#define NGX_RT_DIGEST_LEN         12
+
+
+/*
+ * A fault point: where a test kills the process to prove that the next
+ * writer repairs what is left.  It exists in test builds only.
+ */
+
+#if (NGX_RT_FAULTS)
+void ngx_rt_fault(const char *name);
+#define NGX_RT_FAULT(name)        ngx_rt_fault(name)
+#else
+#define NGX_RT_FAULT(name)
+#endif
+
+
+/* ngx_rt_hash.c: SipHash (Aumasson, Bernstein: "SipHash: a fast short-input
+ * PRF"), keyed with 16 bytes */
+
+/*
+ * SipHash-2-4 with 128 bits of output.  out[0] is the low half as the
+ * reference implementation writes it, little-endian.
+ */
+void ngx_rt_hash128(const u_char key[16], const void *data, size_t len,
+    uint64_t out[2]);
+
+
+/* ngx_rt_cursor.c */
+
+/*
+ * A cursor is a place in the order of messages, told to clients as ETag, as
+ * SSE id and as the WebSocket's resume token, one text for all three:
+ *
+ *     EEEEEEEE.SSS[.DDDDDDDDDDDDDDDD[,TTTTTTTTTTTTTTTT]]
+ *
+ *     E  epoch, 48 bits, 8 characters: the zone that counted
+ *     S  seq, up to 11 characters, no leading zero digit: all messages of
+ *        that zone up to this one have been seen
+ *     D  digest of the newest message seen, 16 characters: lets another node,
+ *        which counts otherwise, find the same content
+ *     T  digest of the whole set, several channels only (polls)
+ *
+ * all in the URL-safe base64 alphabet (A-Z a-z 0-9 - _), most significant
+ * bits first.  A text is accepted only in exactly the form that
+ * ngx_rt_cursor_format() writes, so equal cursors are equal texts.
+ */
+
+typedef struct {
+    uint64_t                      epoch;    /* 48 bits */
+    uint64_t                      seq;
+    unsigned                      digested:1;
+    unsigned                      grouped:1;    /* only with digested */
+    u_char                        digest[NGX_RT_DIGEST_LEN];
+    u_char                        group[NGX_RT_DIGEST_LEN];
+} ngx_rt_cursor_t;
+
+/* 8 "." 11 "." 16 "," 16 */
+#define NGX_RT_CURSOR_LEN         54
+
+/* writes at most NGX_RT_CURSOR_LEN bytes, returns the end */
+u_char *ngx_rt_cursor_format(u_char *p, const ngx_rt_cursor_t *cursor);
+
+/* NGX_OK; NGX_DECLINED: not a cursor of this form, *cursor is untouched */
+ngx_int_t ngx_rt_cursor_parse(ngx_rt_cursor_t *cursor, const u_char *text,
+    size_t len);
+
+/*
+ * Walks an If-None-Match value (RFC 9110, 13.1.2): each call takes one
+ * element off the front of *list and puts the opaque part of its entity-tag,
+ * without W/ and quotes, into *tag.
+ *
+ * NGX_OK        *tag is set
+ * NGX_DONE      the list is at its end
+ * NGX_DECLINED  the element is "*", which stands alone
+ * NGX_ERROR     malformed; what follows must be ignored (nothing matches)
+ */
+ngx_int_t ngx_rt_etag_next(ngx_str_t *list, ngx_str_t *tag);
+
+
+/* ngx_rt_message.c */
+
+/* a message as it came in; the strings point into the payload or scratch */
+typedef struct {
+    ngx_str_t                     data;
+    ngx_str_t                     event;    /* empty: none */
+    ngx_str_t                     version;  /* empty: the data is its version */
+} ngx_rt_message_t;
+
+/* NGX_OK, or NGX_ERROR: 1..255 bytes, none a control byte (0-31, 127) or a
+ * space */
+ngx_int_t ngx_rt_channel_check(const ngx_str_t *name);
+
+/* NGX_OK, or NGX_ERROR: 1..255 bytes, no CR, LF, NUL, does not begin "rt." */
+ngx_int_t ngx_rt_event_check(const ngx_str_t *event);
+
+/*
+ * `payload json`: reads {"data": ..., "event": "...", "version": "..."}.
+ * A string in "data" is taken as its text, any other value as the JSON text
+ * it was written in, byte for byte.  "version" may be a string or a number
+ * (its text).  Unknown members are ignored, of a member given twice the last
+ * counts.
+ *
+ * scratch must have room for payload->len bytes; the strings of *msg point
+ * into it or into the payload.
+ *
+ * NGX_OK; NGX_DECLINED with *why set to a constant text for the log: not
+ * JSON, no object, no "data", a bad event name, nested deeper than 64.
+ * Never reads past payload->len, needs no terminating zero, and does not
+ * allocate more than a small multiple of the payload.
+ */
+ngx_int_t ngx_rt_message_json(ngx_rt_message_t *msg, const ngx_str_t *payload,
+    u_char *scratch, const char **why);
+
+/*
+ * The digest by which nodes recognise the same message: over channel, event
+ * and version (or data where there is none), each with its length, with a
+ * key fixed for all nodes.
+ */
+void ngx_rt_message_digest(const ngx_str_t *channel,
+    const ngx_rt_message_t *msg, u_char digest[NGX_RT_DIGEST_LEN]);
+
+/* the digest of a set: of the digests of its members in the given order */
+void ngx_rt_group_digest(const u_char (*digests)[NGX_RT_DIGEST_LEN],
+    ngx_uint_t n, u_char digest[NGX_RT_DIGEST_LEN]);
+
+
+/* ngx_rt_frame.c: bytes out.  Each writer has a length function with the same
+ * arguments that returns exactly what the writer writes. */
+
+/*
+ * One SSE event (WHATWG HTML, 9.2.5): id line unless id is empty, event line
+ * unless event is empty or "message", one data line per line of data (CR, LF,
+ * CRLF each end a line; empty data is one empty data line), an empty line.
+ * The caller vouches for id and event having no CR, LF, NUL.
+ */
+size_t ngx_rt_frame_sse_len(const ngx_str_t *id, const ngx_str_t *event,
+    const ngx_str_t *data);
+u_char *ngx_rt_frame_sse(u_char *p, const ngx_str_t *id,
+    const ngx_str_t *event, const ngx_str_t *data);
+
+/* an `event: rt.gap` with id and {"channel":...,"reason":...} */
+size_t ngx_rt_frame_gap_len(const ngx_str_t *id, const ngx_str_t *channel,
+    const ngx_str_t *reason);
+u_char *ngx_rt_frame_gap(u_char *p, const ngx_str_t *id,
+    const ngx_str_t *channel, const ngx_str_t *reason);
+
+/* 1: the whole of s is well-formed UTF-8 (RFC 3629: no overlong forms, no
+ * surrogates, nothing above U+10FFFF) */
+ngx_uint_t ngx_rt_utf8_valid(const u_char *s, size_t len);
+
+/*
+ * A JSON string with its quotes (RFC 8259): escapes quote, backslash and
+ * control bytes (short forms where JSON has them, \u00XX else) and DEL; each
+ * byte that is no well-formed UTF-8 becomes U+FFFD.
+ */
+size_t ngx_rt_json_string_len(const ngx_str_t *s);
+u_char *ngx_rt_json_string(u_char *p, const ngx_str_t *s);
+
+
+#endif /* _NGX_RT_BASE_H_INCLUDED_ */

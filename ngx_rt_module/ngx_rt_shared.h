@@ -1,0 +1,483 @@
+
+/*
+ * Copyright (C) 2026 ngx_rt contributors
+ *
+ * Layer 1, what all workers share: one zone per hub, holding a table of
+ * channels and a log of messages.  Knows no events and no HTTP.
+ *
+ *   zone    | head | slots | buckets | entries | log .................... |
+ *
+ * One lock, the zone's slab mutex, taken by whoever writes; the master opens
+ * it again when its holder is killed, and the next writer repairs what was
+ * left half-done.  Readers take no lock: a table entry is read under its
+ * sequence lock, a record of the log is copied and then checked for not
+ * having been overwritten meanwhile.
+ *
+ * The log is a ring addressed by absolute 64-bit offsets that only grow; byte
+ * "offset" lives at offset % size.
+ *
+ *          tail             head      limit
+ *     ......|================|~~~~~~~~~|......
+ *           | readable       | being   | free
+ *                              written
+ *
+ * The writer reserves by moving limit, fills in, commits by moving head.
+ * A record [off, off + size) is intact for a reader as long as, after having
+ * copied it, limit <= off + log size.  A record never wraps: a pad record
+ * fills the end of the ring.
+ *
+ * The retained messages of a channel are a list linked by offsets, oldest to
+ * newest, without holes.  Before the tail passes a record that is still
+ * promised (a channel's name, its latest message, its history) the writer
+ * copies it to the head, so nobody's latest message is lost to a busy
+ * neighbour and nothing fragments.  When what is promised grows too large
+ * for that: oldest history goes first, then the channels unused longest.
+ */
+
+
+#ifndef _NGX_RT_SHARED_H_INCLUDED_
+#define _NGX_RT_SHARED_H_INCLUDED_
+
+
+#include <ngx_rt_base.h>
+
+
+#define NGX_RT_NONE               0         /* no offset, no index */
+
+/* types of records */
+#define NGX_RT_PAD                1         /* nothing; header may be 8 bytes */
+#define NGX_RT_NAME               2         /* data: name of a channel */
+#define NGX_RT_MESSAGE            3         /* data: event, then payload */
+#define NGX_RT_CONFIRM            4         /* subscription live from seq on */
+#define NGX_RT_EVICT              5         /* the channel left the table */
+#define NGX_RT_DROP               6         /* a message was too large: gap */
+
+/* flags of records */
+#define NGX_RT_LIVE               0x01      /* promised; cleared when given up */
+#define NGX_RT_COPY               0x02      /* carried forward: not news */
+#define NGX_RT_BROKEN             0x04      /* CONFIRM after a lost feed */
+
+/* flags of entries */
+#define NGX_RT_USED               0x01      /* the entry holds a channel */
+#define NGX_RT_WANTED             0x02      /* somebody asked for it */
+#define NGX_RT_QUEUED             0x04      /* in the feeder's want queue */
+
+/* states of a feed */
+#define NGX_RT_FEED_EMBEDDED      0
+#define NGX_RT_FEED_CONNECTING    1
+#define NGX_RT_FEED_LIVE          2
+#define NGX_RT_FEED_DOWN          3
+
+#define NGX_RT_FEED_SERVER_LEN    64
+
+/* why a stream may miss messages, for rt.gap */
+#define NGX_RT_GAP_CURSOR         "unknown cursor"
+#define NGX_RT_GAP_EXPIRED        "expired"
+#define NGX_RT_GAP_FEED           "feed"
+#define NGX_RT_GAP_EVICTED        "evicted"
+#define NGX_RT_GAP_TOO_LARGE      "message too large"
+#define NGX_RT_GAP_SLOW           "slow client"
+
+
+/*
+ * A record of the log: this header, then `size - sizeof(header)` bytes of
+ * data and padding to 8.  A PAD may be 8 bytes in all: of it only size, type
+ * and flags are there.  Written by the holder of the lock between reserve and
+ * commit; afterwards only flags, prev and next change, under the lock and
+ * with 8-byte or 1-byte atomic stores, so a reader may see them old or new
+ * but never torn.
+ */
+
+typedef struct {
+    uint32_t                      size;     /* all of it, a multiple of 8 */
+    uint8_t                       type;
+    uint8_t                       flags;
+    uint8_t                       event_len;
+    uint8_t                       spare;
+    uint32_t                      entry;    /* index of the channel */
+    uint32_t                      gen;      /* of the entry then */
+    uint64_t                      seq;
+    uint64_t                      time;     /* publish, ms since 1970 */
+    uint64_t                      prev;     /* older message, offset */
+    uint64_t                      next;     /* newer message, offset */
+    uint32_t                      data_len; /* without the event */
+    u_char                        digest[NGX_RT_DIGEST_LEN];
+} ngx_rt_record_sh_t;
+
+
+/* identity of a channel in a zone: 128-bit hash of its name under the zone's
+ * random key; two names with one identity do not occur */
+
+typedef struct {
+    uint64_t                      h[2];
+} ngx_rt_key_t;
+
+
+/*
+ * A channel.  lock is a sequence lock: odd while the holder of the mutex
+ * changes anything in the entry or in the list of its messages.  All other
+ * fields are written under the mutex, but for `used`, which any worker may
+ * stamp at any time.  A killed writer leaves lock odd: the next writer then
+ * empties the channel and gives it a fresh version, so that whoever holds an
+ * older one is answered in full or told of a gap.
+ *
+ * 128 bytes, two cache lines; a poll reads the first but for floor.
+ */
+
+typedef struct {
+    uint32_t                      lock;
+    uint32_t                      link;     /* next in bucket or free list */
+    ngx_rt_key_t                  key;
+    uint32_t                      gen;      /* grows when the entry is reused */
+    uint32_t                      flags;
+    uint64_t                      version;  /* seq of the latest change */
+    uint64_t                      session;  /* confirmed in this feed session */
+    uint64_t                      latest;   /* offset of the latest message */
+    u_char                        digest[NGX_RT_DIGEST_LEN];  /* of latest */
+    uint32_t                      used;     /* seconds, monotonic-ish clock */
+
+    uint64_t                      msg_seq;  /* seq of latest, 0 if none */
+    uint64_t                      confirm_seq;  /* continuous from here on */
+    uint64_t                      floor;    /* messages up to it are dropped */
+    uint64_t                      oldest;   /* offset of the oldest message */
+    uint64_t                      name;     /* offset of the NAME record */
+    uint32_t                      count;    /* messages retained */
+    uint32_t                      bytes;    /* of their records; saturates */
+    uint32_t                      want;     /* next in the want queue */
+    uint32_t                      spare;
+} ngx_rt_entry_sh_t;
+
+
+/*
+ * What one worker counts, written by it alone with relaxed atomic stores,
+ * read by whoever shows the status.  A worker that takes over a slot goes on
+ * with its totals and zeroes its gauges, so totals survive crashes and gauges
+ * of the dead are never counted: a reader skips gauges of a slot whose pid
+ * is gone.  256 bytes, so that no two workers share a line.
+ */
+
+typedef struct {
+    uint32_t                      pid;      /* 0: never used */
+    uint32_t                      pending;  /* wake-up written, not yet read */
+    uint64_t                      polls_hit;
+    uint64_t                      polls_miss;
+    uint64_t                      gate_hit;
+    uint64_t                      gate_miss;
+    uint64_t                      gate_bypass;
+    uint64_t                      open[2];      /* gauge: SSE, WebSocket */
+    uint64_t                      opened[2];
+    uint64_t                      delivered[2];
+    uint64_t                      received[2];
+    uint64_t                      slow_closed[2];
+    uint64_t                      spare[15];
+} ngx_rt_slot_sh_t;
+
+
+/*
+ * The feed as all workers see it, and the lease of the feeder.  Written under
+ * the mutex by the worker whose term it is; state, since and session are read
+ * without a lock.  A feeder killed in between leaves its term: it is taken
+ * over at once when the pid is gone, else after NGX_RT_LEASE_DEAD ms.
+ */
+
+typedef struct {
+    uint64_t                      term;     /* grows with each new feeder */
+    uint32_t                      pid;      /* 0: the lease is free */
+    uint32_t                      slot;     /* of that worker, to wake it */
+    uint64_t                      renewed;  /* ms */
+    uint64_t                      session;  /* grows with each (re)connect */
+    uint32_t                      state;    /* NGX_RT_FEED_* */
+    uint32_t                      want;     /* queue of entries to subscribe */
+    uint64_t                      since;    /* ms, when state began */
+    uint64_t                      lost;     /* ms, when it was last live; 0:
+                                               never or live now */
+    uint64_t                      reconnects;
+    uint64_t                      gaps;     /* channels told of a gap */
+    uint64_t                      lag;      /* us, of the last PING */
+    u_char                        server[NGX_RT_FEED_SERVER_LEN];  /* text,0 */
+} ngx_rt_feed_sh_t;
+
+
+/*
+ * The head of a zone.  magic, layout, sizes, epoch and key are set once at
+ * creation, before anybody else sees the zone.  seq is stored after the
+ * change it numbers is complete: whatever a reader finds later has a larger
+ * seq, or the same.  writing is 1 while the holder of the mutex changes
+ * anything; found 1 by the next holder, it repairs: [head, limit) becomes a
+ * pad, odd entries are emptied, chains, queues and sums are built anew from
+ * the entries and the log.
+ */
+
+typedef struct {
+    uint64_t                      magic;
+    uint32_t                      layout;
+    uint32_t                      nslots;
+    uint32_t                      nentries;     /* index 0 is not used */
+    uint32_t                      nbuckets;     /* power of two */
+    uint64_t                      size;         /* of the whole zone */
+    uint64_t                      log_size;     /* multiple of 8 */
+    uint64_t                      epoch;        /* random, 48 bits */
+    u_char                        key[16];      /* random */
+
+    uint64_t                      seq;
+    uint32_t                      writing;
+    uint32_t                      free;         /* list of free entries */
+    uint32_t                      channels;
+    uint32_t                      hand;         /* where eviction looks next */
+
+    uint64_t                      head;
+    uint64_t                      limit;
+    uint64_t                      tail;
+    uint64_t                      pinned;       /* bytes of names, latest */
+    uint64_t                      history;      /* bytes of other messages */
+
+    uint64_t                      evicted;      /* channels, for memory */
+    uint64_t                      expired;      /* channels, inactive */
+    uint64_t                      trimmed;      /* messages, for memory */
+    uint64_t                      repaired;
+    uint64_t                      messages;
+    uint64_t                      bytes;
+    uint64_t                      dropped;      /* too large, bad, no room */
+
+    ngx_rt_feed_sh_t              feed;
+} ngx_rt_zone_sh_t;
+
+
+/* a worker's handle to a zone; private to the process */
+
+typedef struct {
+    ngx_rt_zone_sh_t             *sh;
+    ngx_rt_slot_sh_t             *slots;
+    uint32_t                     *buckets;
+    ngx_rt_entry_sh_t            *entries;
+    u_char                       *log;
+    ngx_shmtx_t                  *mutex;
+
+    /* limits, from the configuration */
+    ngx_uint_t                    history;      /* messages per channel, >= 1 */
+    uint64_t                      history_time; /* ms, 0: no limit */
+    size_t                        message_max;  /* payload bytes */
+    unsigned                      embedded:1;   /* channels confirmed at once */
+} ngx_rt_store_t;
+
+
+/* a channel as read at one moment */
+
+typedef struct {
+    uint32_t                      entry;
+    uint32_t                      gen;
+    uint64_t                      version;
+    uint64_t                      msg_seq;      /* 0: nothing known */
+    uint64_t                      confirm_seq;
+    uint64_t                      floor;
+    uint64_t                      latest;
+    uint32_t                      count;
+    unsigned                      confirmed:1;  /* in the current session */
+    u_char                        digest[NGX_RT_DIGEST_LEN];
+} ngx_rt_view_t;
+
+/* 1: the latest message is known to be the newest there is (no continuity
+ * was lost since it came), so equal digests mean equal content */
+#define ngx_rt_view_certain(v)                                                \
+    ((v)->confirmed && (v)->msg_seq > (v)->confirm_seq)
+
+
+/* ngx_rt_log.c: the ring.  "locked": the caller holds the mutex */
+
+/* the largest record that a log takes: an eighth of it */
+#define ngx_rt_log_max(sh)        ((sh)->log_size / 8)
+
+/*
+ * Copies the header of the record at off.  NGX_OK; NGX_DONE at the head;
+ * NGX_DECLINED: overwritten, or no offset of a record.  Lock-free.  For a PAD
+ * only size, type and flags are set.
+ */
+ngx_int_t ngx_rt_log_peek(ngx_rt_store_t *st, uint64_t off,
+    ngx_rt_record_sh_t *rec);
+
+/*
+ * Copies event and data of a record that peek returned into dst, which has
+ * room for rec->event_len + rec->data_len.  NGX_OK, or NGX_DECLINED:
+ * overwritten meanwhile, dst is garbage.  Lock-free.
+ */
+ngx_int_t ngx_rt_log_body(ngx_rt_store_t *st, uint64_t off,
+    const ngx_rt_record_sh_t *rec, u_char *dst);
+
+/* locked; see ngx_rt_log.c for the writer's side */
+void *ngx_rt_log_reserve(ngx_rt_store_t *st, size_t size, uint64_t *off);
+void ngx_rt_log_commit(ngx_rt_store_t *st);
+ngx_rt_record_sh_t *ngx_rt_log_at(ngx_rt_store_t *st, uint64_t off);
+
+
+/* ngx_rt_table.c: the channels */
+
+void ngx_rt_table_key(ngx_rt_store_t *st, const ngx_str_t *name,
+    ngx_rt_key_t *key);
+
+/*
+ * Reads the channel without a lock.  NGX_OK; NGX_DECLINED: not there, or it
+ * kept changing (the caller then takes the slow way, ngx_rt_store_touch).
+ * Stamps the entry as used when the stamp is older than 4 s.
+ */
+ngx_int_t ngx_rt_table_look(ngx_rt_store_t *st, const ngx_rt_key_t *key,
+    time_t now, ngx_rt_view_t *view);
+
+/* the same by index; NGX_DECLINED also when the entry has another gen */
+ngx_int_t ngx_rt_table_view(ngx_rt_store_t *st, uint32_t entry, uint32_t gen,
+    ngx_rt_view_t *view);
+
+
+/* ngx_rt_store.c: the zone, and all that changes it */
+
+/* the least size of a shared zone, in bytes of the block given to create */
+size_t ngx_rt_store_min_size(ngx_uint_t nslots, size_t message_max);
+
+/*
+ * Lays out a new zone in size bytes at mem (aligned to 64, zeroed or not).
+ * random: 32 bytes from the system's generator, for epoch and key.
+ * NGX_ERROR: too small.  Sets the pointers of *st; mutex and limits are the
+ * caller's to set.
+ */
+ngx_int_t ngx_rt_store_create(ngx_rt_store_t *st, void *mem, size_t size,
+    ngx_uint_t nslots, const u_char random[32]);
+
+/* sets the pointers of *st to an existing zone, read-only on it.
+ * NGX_DECLINED: other magic, layout or size */
+ngx_int_t ngx_rt_store_attach(ngx_rt_store_t *st, void *mem, size_t size);
+
+/* take and release the lock; taking it repairs what a killed writer left */
+void ngx_rt_store_lock(ngx_rt_store_t *st);
+void ngx_rt_store_unlock(ngx_rt_store_t *st);
+
+#define ngx_rt_store_seq(st)                                                  \
+    __atomic_load_n(&(st)->sh->seq, __ATOMIC_ACQUIRE)
+
+#define ngx_rt_store_head(st)                                                 \
+    __atomic_load_n(&(st)->sh->head, __ATOMIC_ACQUIRE)
+
+/*
+ * Finds or makes the channel, marks it wanted, stamps it.  A channel that
+ * the feeder has not been asked for yet is put into the want queue
+ * (embedded: confirmed at once).  *queued is set to 1 when the caller must
+ * wake the feeder.  name is valid (ngx_rt_channel_check).
+ * NGX_OK; NGX_DECLINED: no room, even after evicting: try later.
+ */
+ngx_int_t ngx_rt_store_touch(ngx_rt_store_t *st, const ngx_str_t *name,
+    time_t now, ngx_rt_view_t *view, ngx_uint_t *queued);
+
+/*
+ * Takes a message.  term: the feeder's, 0 in an embedded hub.  create: make
+ * the channel if it isn't there.  now is in milliseconds since 1970.
+ * digest: by ngx_rt_message_digest().
+ *
+ * NGX_OK        stored, *seq is its number
+ * NGX_DECLINED  !create and no such channel
+ * NGX_ABORT     the term is over; nothing was written
+ * NGX_ERROR     over message_max or the log's own limit: counted as dropped;
+ *               where the channel exists a DROP record and a fresh version
+ *               and floor make every reader see a gap
+ *
+ * Never fails for lack of memory: history and unused channels make room.
+ */
+ngx_int_t ngx_rt_store_publish(ngx_rt_store_t *st, uint64_t term,
+    const ngx_str_t *name, const ngx_rt_message_t *msg,
+    const u_char digest[NGX_RT_DIGEST_LEN], uint64_t now, ngx_uint_t create,
+    uint64_t *seq);
+
+/*
+ * The subscription of a channel is live from now on in the current session:
+ * a fresh version, confirm_seq and a CONFIRM record (with NGX_RT_BROKEN when
+ * an earlier session had confirmed it).  Within a session a second confirm
+ * changes nothing.  NGX_OK, NGX_DECLINED: no such channel, NGX_ABORT: term.
+ */
+ngx_int_t ngx_rt_store_confirm(ngx_rt_store_t *st, uint64_t term,
+    const ngx_str_t *name);
+
+/*
+ * The feeder's work list: takes one wanted channel off the queue, its name
+ * into buf (NGX_RT_CHANNEL_MAX bytes), *len.  NGX_OK, NGX_DONE: empty,
+ * NGX_ABORT: term.
+ */
+ngx_int_t ngx_rt_store_want(ngx_rt_store_t *st, uint64_t term, u_char *buf,
+    size_t *len);
+
+/* puts every channel of the table into the want queue, for a new connection
+ * or a new feeder; the number of channels queued, or NGX_ABORT */
+ngx_int_t ngx_rt_store_want_all(ngx_rt_store_t *st, uint64_t term);
+
+/*
+ * Forgets one channel unused for longer than inactive seconds, looking at up
+ * to *steps entries from *iter on (start with 0; it wraps), its name into buf.
+ * NGX_OK: one was forgotten (call again), NGX_DONE: none within the steps,
+ * NGX_ABORT: term.
+ */
+ngx_int_t ngx_rt_store_expire(ngx_rt_store_t *st, uint64_t term,
+    uint32_t *iter, ngx_uint_t *steps, time_t now, time_t inactive,
+    u_char *buf, size_t *len);
+
+/* the name of the channel into buf; NGX_OK, or NGX_DECLINED: another gen */
+ngx_int_t ngx_rt_store_name(ngx_rt_store_t *st, uint32_t entry, uint32_t gen,
+    u_char *buf, size_t *len);
+
+/*
+ * The retained messages of a channel with after < seq <= upto, oldest first:
+ * their offsets and seqs into the arrays, at most max (the newest of them).
+ * Returns how many, or NGX_DECLINED when the entry has another gen.  Takes
+ * the lock.  The records may be overwritten by the time they are copied:
+ * then ask again.
+ */
+ngx_int_t ngx_rt_store_history(ngx_rt_store_t *st, uint32_t entry,
+    uint32_t gen, uint64_t after, uint64_t upto, uint64_t *offs,
+    uint64_t *seqs, ngx_uint_t max);
+
+/*
+ * Finds the oldest retained message with this digest: *seq.  NGX_OK or
+ * NGX_DECLINED.  Takes the lock.
+ */
+ngx_int_t ngx_rt_store_find(ngx_rt_store_t *st, uint32_t entry, uint32_t gen,
+    const u_char digest[NGX_RT_DIGEST_LEN], uint64_t *seq);
+
+/* counts a message that never reached publish */
+void ngx_rt_store_dropped(ngx_rt_store_t *st);
+
+/* bytes of the zone in use: head, table entries in use, live records */
+uint64_t ngx_rt_store_used(ngx_rt_store_t *st);
+
+
+/* ngx_rt_lease.c: who feeds, and how the feed is */
+
+#define NGX_RT_LEASE_RENEW        500       /* ms */
+#define NGX_RT_LEASE_DEAD         3000      /* ms */
+
+/*
+ * Takes the lease when it is free, its holder's pid is gone or it was not
+ * renewed for NGX_RT_LEASE_DEAD ms.  now: monotonic ms, the same clock in
+ * all workers.  NGX_OK with the new *term, or NGX_DECLINED.
+ */
+ngx_int_t ngx_rt_lease_take(ngx_rt_store_t *st, uint32_t slot, ngx_pid_t pid,
+    uint64_t now, uint64_t *term);
+
+/* NGX_OK, or NGX_ABORT: the term is over */
+ngx_int_t ngx_rt_lease_renew(ngx_rt_store_t *st, uint64_t term, uint64_t now);
+
+/* gives the lease back; harmless when the term is over */
+void ngx_rt_lease_release(ngx_rt_store_t *st, uint64_t term);
+
+/*
+ * The feed's state changed.  Going to CONNECTING or DOWN from LIVE sets lost;
+ * LIVE counts a reconnect when there was a LIVE before, and begins a new
+ * session (all channels are unconfirmed by that alone).  server may be NULL.
+ * NGX_OK or NGX_ABORT.
+ */
+ngx_int_t ngx_rt_feed_set(ngx_rt_store_t *st, uint64_t term,
+    ngx_uint_t state, const ngx_str_t *server, uint64_t now);
+
+/*
+ * 1: answers may still say "nothing changed": embedded; or the feed is live
+ * and its feeder renewed the lease lately; or it was lost less than stale ms
+ * ago.  Lock-free.
+ */
+ngx_uint_t ngx_rt_feed_fresh(ngx_rt_store_t *st, uint64_t now, uint64_t stale);
+
+
+#endif /* _NGX_RT_SHARED_H_INCLUDED_ */
