@@ -41,6 +41,10 @@ typedef struct {
 
 
 typedef struct {
+    ngx_http_handler_pt           handler;  /* of this location, NULL: none */
+    ngx_str_t                     directive;    /* that named it, and where */
+    ngx_str_t                     file;
+    ngx_uint_t                    line;
     ngx_rt_hub_conf_t            *hub;      /* of rt_subscribe, rt_publish */
     ngx_array_t                  *channels; /* ngx_http_complex_value_t */
     ngx_uint_t                    status;
@@ -95,7 +99,63 @@ typedef struct {
 extern ngx_module_t  ngx_http_rt_module;
 
 
+/* ngx_http_rt_value.c: the values of directives.  What is wrong is logged in
+ * one line that names the directive and says what to write instead */
+
+/* kinds of numbers, and the types they are stored in */
+#define NGX_HTTP_RT_MSEC          0     /* ngx_msec_t */
+#define NGX_HTTP_RT_SEC           1     /* time_t */
+#define NGX_HTTP_RT_SIZE          2     /* size_t */
+#define NGX_HTTP_RT_NUM           3     /* ngx_uint_t */
+
+/* times end here, so that sums and jitter never overflow */
+#define NGX_HTTP_RT_TIME_MAX      (365 * 24 * 3600)
+
+typedef struct {
+    ngx_uint_t                    kind;
+    ngx_int_t                     min;
+    ngx_int_t                     max;
+    const char                   *must;     /* "it must be ..." */
+} ngx_http_rt_number_t;
+
+#define NGX_HTTP_RT_UNSUPPORTED   ((ngx_uint_t) -2)
+
+typedef struct {
+    const char                   *must;     /* "it must be ..." */
+    ngx_conf_enum_t              *names;    /* value: or UNSUPPORTED */
+} ngx_http_rt_enum_t;
+
+/* an ngx_int_t of that kind from a value of the directive being read, or
+ * NGX_ERROR, logged */
+ngx_int_t ngx_http_rt_conf_number(ngx_conf_t *cf, ngx_str_t *value,
+    const ngx_http_rt_number_t *number);
+ngx_int_t ngx_http_rt_conf_enum(ngx_conf_t *cf, ngx_str_t *value,
+    const ngx_http_rt_enum_t *en, ngx_uint_t *result);
+
+/* logs `invalid value "..." in "..." directive, it must be ...` */
+char *ngx_http_rt_conf_invalid(ngx_conf_t *cf, ngx_str_t *value,
+    const char *must);
+
+/* setters of one number (post: ngx_http_rt_number_t), one name (post:
+ * ngx_http_rt_enum_t) */
+char *ngx_http_rt_set_number(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_rt_set_enum(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+
+
 /* ngx_http_rt_conf.c: the rt_hub block */
+
+/* a hub as it is configured; the other layers know its first member alone */
+
+typedef struct {
+    ngx_rt_hub_conf_t             conf;
+    ngx_cycle_t                  *cycle;
+    ngx_str_t                     directive;    /* that named it first */
+    ngx_str_t                     file;         /* and where; then, where it
+                                                   is defined */
+    ngx_uint_t                    line;
+    ngx_str_t                     needs;    /* a directive that needs redis */
+    unsigned                      defined:1;
+} ngx_http_rt_hub_t;
 
 char *ngx_http_rt_hub_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 
@@ -105,6 +165,28 @@ ngx_rt_hub_conf_t *ngx_http_rt_hub_ref(ngx_conf_t *cf, ngx_str_t *name);
 /* at the end of http{}: every reference is defined, names are resolved,
  * zones are asked for.  NGX_OK or NGX_ERROR, logged */
 ngx_int_t ngx_http_rt_hubs_done(ngx_conf_t *cf);
+
+/* the place that is being read, for errors found at the end of http{} */
+void ngx_http_rt_conf_place(ngx_conf_t *cf, ngx_str_t *file,
+    ngx_uint_t *line);
+
+
+/* ngx_http_rt_zone.c: asks for the hub's zone; NGX_OK or NGX_ERROR, logged */
+ngx_int_t ngx_http_rt_zone(ngx_conf_t *cf, ngx_http_rt_hub_t *hub);
+
+
+/* ngx_http_rt_conf_redis.c: where Redis is and how to log in */
+
+char *ngx_http_rt_set_redis(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_rt_set_password_file(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+/* gives the block's user and password to the urls that have none of their
+ * own; an error is logged */
+char *ngx_http_rt_redis_login(ngx_conf_t *cf, ngx_rt_hub_conf_t *hub);
+
+/* looks the hosts up; an unknown one is an error unless hub->resolver */
+ngx_int_t ngx_http_rt_redis_lookup(ngx_conf_t *cf, ngx_http_rt_hub_t *hub);
 
 
 /* ngx_http_rt_request.c: what the transports have in common */

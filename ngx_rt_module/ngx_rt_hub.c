@@ -1,0 +1,801 @@
+
+/*
+ * Copyright (C) 2026 ngx_rt contributors
+ *
+ * One worker's side of a hub: it follows the log, and gives what concerns
+ * its own clients to them.  What a client has missed comes from the
+ * channel's history instead (ngx_rt_replay.c); the place where one ends and
+ * the other begins is hub->seq.
+ */
+
+
+#include <ngx_rt_worker.h>
+#include <sys/mman.h>
+
+
+#define NGX_RT_HUB_TICK           100       /* ms */
+#define NGX_RT_HUB_TICKS          10        /* in a second */
+
+/* bytes read from the log between two flushes, and in one turn */
+#define NGX_RT_HUB_PORTION        (32 * 1024)
+#define NGX_RT_HUB_TURN           (1024 * 1024)
+
+
+static ngx_int_t ngx_rt_hub_take_slot(ngx_rt_hub_t *hub);
+static void ngx_rt_hub_timer(ngx_event_t *ev);
+static void ngx_rt_hub_posted(ngx_event_t *ev);
+static void ngx_rt_hub_stamp(ngx_rt_hub_t *hub);
+static void ngx_rt_hub_overrun(ngx_rt_hub_t *hub);
+static void ngx_rt_hub_record(ngx_rt_hub_t *hub, uint64_t off,
+    ngx_rt_record_sh_t *rec);
+static ngx_int_t ngx_rt_hub_message(ngx_rt_hub_t *hub,
+    ngx_rt_channel_t *channel, uint64_t off, ngx_rt_record_sh_t *rec);
+static void ngx_rt_hub_confirm(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel,
+    ngx_rt_record_sh_t *rec);
+static void ngx_rt_hub_gap(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel,
+    const char *reason, uint64_t seq);
+static void ngx_rt_hub_lose(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel);
+static void ngx_rt_hub_find_lost(ngx_rt_hub_t *hub);
+static void ngx_rt_hub_flush(ngx_rt_hub_t *hub);
+
+
+ngx_int_t
+ngx_rt_hub_init(ngx_cycle_t *cycle, ngx_rt_hub_conf_t *conf)
+{
+    void          *map;
+    size_t         size;
+    ngx_rt_hub_t  *hub;
+
+    hub = ngx_pcalloc(cycle->pool, sizeof(ngx_rt_hub_t));
+    if (hub == NULL) {
+        return NGX_ERROR;
+    }
+
+    hub->conf = conf;
+    hub->store = &conf->store;
+    hub->log = cycle->log;
+
+    /* untouched pages of the map cost nothing */
+
+    size = hub->store->sh->nentries * sizeof(ngx_rt_channel_t *);
+
+    map = mmap(NULL, size, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS,
+               -1, 0);
+
+    if (map == MAP_FAILED) {
+        ngx_log_error(NGX_LOG_EMERG, cycle->log, ngx_errno,
+                      "mmap(%uz) failed", size);
+        return NGX_ERROR;
+    }
+
+    hub->map = map;
+
+    ngx_rbtree_init(&hub->channels, &hub->sentinel,
+                    ngx_str_rbtree_insert_value);
+    ngx_queue_init(&hub->used);
+    ngx_queue_init(&hub->lost);
+    ngx_queue_init(&hub->subscribers);
+    ngx_queue_init(&hub->dirty);
+
+    ngx_rt_hub_take_slot(hub);
+
+    /* the lock makes head and seq belong together */
+
+    ngx_rt_store_lock(hub->store);
+    hub->pos = hub->store->sh->head;
+    hub->seq = hub->store->sh->seq;
+    ngx_rt_store_unlock(hub->store);
+
+    hub->timer.handler = ngx_rt_hub_timer;
+    hub->timer.data = hub;
+    hub->timer.log = cycle->log;
+    hub->timer.cancelable = 1;
+
+    hub->posted.handler = ngx_rt_hub_posted;
+    hub->posted.data = hub;
+    hub->posted.log = cycle->log;
+
+    ngx_add_timer(&hub->timer, NGX_RT_HUB_TICK);
+
+    conf->hub = hub;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_rt_hub_take_slot(ngx_rt_hub_t *hub)
+{
+    ngx_rt_zone_sh_t  *sh;
+    ngx_rt_slot_sh_t  *slot;
+
+    sh = hub->store->sh;
+
+    hub->nslot = ngx_rt_wakeup_slot();
+
+    /* more workers than the inherited zone has slots for: the last one is
+     * shared, its counts are then approximate */
+
+    slot = &hub->store->slots[ngx_min(hub->nslot, sh->nslots - 1)];
+
+    __atomic_store_n(&slot->open[NGX_RT_SSE], 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&slot->open[NGX_RT_WEBSOCKET], 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&slot->pending, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&slot->pid, (uint32_t) ngx_pid, __ATOMIC_RELEASE);
+
+    hub->slot = slot;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_rt_hub_exit(ngx_rt_hub_conf_t *conf)
+{
+    ngx_rt_hub_t  *hub;
+
+    hub = conf->hub;
+
+    if (hub == NULL) {
+        return;
+    }
+
+    if (hub->timer.timer_set) {
+        ngx_del_timer(&hub->timer);
+    }
+
+    if (hub->posted.posted) {
+        ngx_delete_posted_event(&hub->posted);
+    }
+
+    __atomic_store_n(&hub->slot->open[NGX_RT_SSE], 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&hub->slot->open[NGX_RT_WEBSOCKET], 0, __ATOMIC_RELAXED);
+
+    conf->hub = NULL;
+}
+
+
+static void
+ngx_rt_hub_timer(ngx_event_t *ev)
+{
+    ngx_rt_hub_t  *hub;
+
+    hub = ev->data;
+
+    ngx_rt_hub_run(hub);
+
+    if (++hub->ticks % NGX_RT_HUB_TICKS == 0) {
+        ngx_rt_hub_stamp(hub);
+        ngx_rt_hub_find_lost(hub);
+        ngx_rt_hub_flush(hub);
+    }
+
+    ngx_add_timer(ev, NGX_RT_HUB_TICK);
+}
+
+
+static void
+ngx_rt_hub_posted(ngx_event_t *ev)
+{
+    ngx_rt_hub_t  *hub;
+
+    hub = ev->data;
+
+    if (hub->wake) {
+        hub->wake(hub);
+    }
+
+    ngx_rt_hub_run(hub);
+}
+
+
+/* what is followed is in use */
+
+static void
+ngx_rt_hub_stamp(ngx_rt_hub_t *hub)
+{
+    ngx_queue_t       *q;
+    ngx_rt_view_t      view;
+    ngx_rt_channel_t  *channel;
+
+    for (q = ngx_queue_head(&hub->used);
+         q != ngx_queue_sentinel(&hub->used);
+         q = ngx_queue_next(q))
+    {
+        channel = ngx_queue_data(q, ngx_rt_channel_t, queue);
+
+        (void) ngx_rt_table_look(hub->store, &channel->key, ngx_time(), &view);
+    }
+}
+
+
+void
+ngx_rt_hub_notify(ngx_rt_hub_t *hub)
+{
+    ngx_uint_t         i, n;
+    ngx_rt_slot_sh_t  *slots;
+
+    slots = hub->store->slots;
+    n = hub->store->sh->nslots;
+
+    for (i = 0; i < n; i++) {
+
+        if (&slots[i] == hub->slot
+            || __atomic_load_n(&slots[i].pid, __ATOMIC_RELAXED) == 0)
+        {
+            continue;
+        }
+
+        if (__atomic_exchange_n(&slots[i].pending, 1, __ATOMIC_SEQ_CST) == 0) {
+            ngx_rt_wakeup_send(i);
+        }
+    }
+
+    if (!hub->posted.posted) {
+        ngx_post_event(&hub->posted, &ngx_posted_events);
+    }
+}
+
+
+void
+ngx_rt_hub_run(ngx_rt_hub_t *hub)
+{
+    size_t              portion, turn;
+    ngx_int_t           rc;
+    ngx_rt_record_sh_t  rec;
+
+    if (hub->running) {
+        return;
+    }
+
+    hub->running = 1;
+
+    /* before the head is read: who writes after that will wake us again */
+
+    __atomic_store_n(&hub->slot->pending, 0, __ATOMIC_SEQ_CST);
+
+    portion = 0;
+    turn = 0;
+
+    while (turn < NGX_RT_HUB_TURN) {
+
+        rc = ngx_rt_log_peek(hub->store, hub->pos, &rec);
+
+        if (rc == NGX_DONE) {
+            break;
+        }
+
+        if (rc == NGX_DECLINED) {
+            ngx_rt_hub_overrun(hub);
+            continue;
+        }
+
+        ngx_rt_hub_record(hub, hub->pos, &rec);
+
+        hub->pos += rec.size;
+        portion += rec.size;
+
+        if (portion >= NGX_RT_HUB_PORTION) {
+            turn += portion;
+            portion = 0;
+            ngx_rt_hub_flush(hub);
+        }
+    }
+
+    ngx_rt_hub_flush(hub);
+
+    hub->running = 0;
+
+    if (turn >= NGX_RT_HUB_TURN && !hub->posted.posted) {
+        ngx_post_event(&hub->posted, &ngx_posted_next_events);
+    }
+}
+
+
+/*
+ * The log came round before this worker had read it.  What is retained was
+ * carried forward: all subscribers go on from the history.
+ */
+
+static void
+ngx_rt_hub_overrun(ngx_rt_hub_t *hub)
+{
+    uint64_t              seq;
+    ngx_queue_t          *q;
+    ngx_rt_view_t         view;
+    ngx_rt_channel_t     *channel;
+    ngx_rt_subscriber_t  *sub;
+
+    ngx_log_error(NGX_LOG_WARN, hub->log, 0,
+                  "rt_hub \"%V\": this worker was overtaken by the log",
+                  &hub->conf->name);
+
+    seq = hub->seq;
+
+    ngx_rt_store_lock(hub->store);
+    hub->pos = hub->store->sh->head;
+    hub->seq = hub->store->sh->seq;
+    ngx_rt_store_unlock(hub->store);
+
+    for (q = ngx_queue_head(&hub->used);
+         q != ngx_queue_sentinel(&hub->used);
+         /* void */)
+    {
+        channel = ngx_queue_data(q, ngx_rt_channel_t, queue);
+        q = ngx_queue_next(q);
+
+        if (ngx_rt_table_view(hub->store, channel->entry, channel->gen, &view)
+            != NGX_OK)
+        {
+            ngx_rt_hub_lose(hub, channel);
+        }
+    }
+
+    for (q = ngx_queue_head(&hub->subscribers);
+         q != ngx_queue_sentinel(&hub->subscribers);
+         q = ngx_queue_next(q))
+    {
+        sub = ngx_queue_data(q, ngx_rt_subscriber_t, queue);
+
+        if (!sub->behind) {
+            ngx_rt_hub_behind(sub, seq, 0);
+        }
+
+        ngx_rt_hub_resume(sub);
+    }
+}
+
+
+static void
+ngx_rt_hub_record(ngx_rt_hub_t *hub, uint64_t off, ngx_rt_record_sh_t *rec)
+{
+    ngx_rt_channel_t  *channel;
+
+    if (rec->type == NGX_RT_PAD || rec->type == NGX_RT_NAME
+        || (rec->flags & NGX_RT_COPY) || rec->seq <= hub->seq)
+    {
+        return;
+    }
+
+    if (rec->entry < hub->store->sh->nentries) {
+        channel = hub->map[rec->entry];
+
+    } else {
+        channel = NULL;
+    }
+
+    if (channel && channel->gen == rec->gen) {
+
+        switch (rec->type) {
+
+        case NGX_RT_MESSAGE:
+            if (ngx_rt_hub_message(hub, channel, off, rec) != NGX_OK) {
+                /* overwritten just now: the next peek finds out */
+                return;
+            }
+            break;
+
+        case NGX_RT_CONFIRM:
+            ngx_rt_hub_confirm(hub, channel, rec);
+            break;
+
+        case NGX_RT_DROP:
+            ngx_rt_hub_gap(hub, channel, NGX_RT_GAP_TOO_LARGE, rec->seq);
+            break;
+
+        case NGX_RT_EVICT:
+            ngx_rt_hub_gap(hub, channel, NGX_RT_GAP_EVICTED, rec->seq);
+            ngx_rt_hub_lose(hub, channel);
+            break;
+        }
+    }
+
+    hub->seq = rec->seq;
+}
+
+
+static ngx_int_t
+ngx_rt_hub_message(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel, uint64_t off,
+    ngx_rt_record_sh_t *rec)
+{
+    ngx_queue_t          *q;
+    ngx_rt_link_t        *link;
+    ngx_rt_delivery_t     msg;
+    ngx_rt_subscriber_t  *sub;
+    u_char                id[NGX_RT_CURSOR_LEN];
+
+    if (ngx_rt_hub_read(hub, off, rec, &msg) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    msg.channel = channel->node.str;
+    msg.id.data = id;
+    msg.id.len = ngx_rt_hub_id(hub, id, rec->seq, rec->digest);
+
+    for (q = ngx_queue_head(&channel->links);
+         q != ngx_queue_sentinel(&channel->links);
+         q = ngx_queue_next(q))
+    {
+        link = ngx_queue_data(q, ngx_rt_link_t, queue);
+        sub = link->sub;
+
+        if (sub->behind) {
+            continue;
+        }
+
+        sub->seq = rec->seq;
+        sub->ops->deliver(sub, &msg);
+        ngx_rt_hub_dirty(sub);
+    }
+
+    ngx_rt_hub_done(&msg);
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_rt_hub_read(ngx_rt_hub_t *hub, uint64_t off, ngx_rt_record_sh_t *rec,
+    ngx_rt_delivery_t *msg)
+{
+    u_char  *p;
+    size_t   size;
+
+    size = (size_t) rec->event_len + rec->data_len;
+
+    if (size > hub->buffer_size) {
+
+        p = ngx_alloc(size, hub->log);
+        if (p == NULL) {
+            return NGX_ERROR;
+        }
+
+        if (hub->buffer) {
+            ngx_free(hub->buffer);
+        }
+
+        hub->buffer = p;
+        hub->buffer_size = size;
+    }
+
+    if (ngx_rt_log_body(hub->store, off, rec, hub->buffer) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    ngx_memzero(msg, sizeof(ngx_rt_delivery_t));
+
+    msg->event.data = hub->buffer;
+    msg->event.len = rec->event_len;
+    msg->data.data = hub->buffer + rec->event_len;
+    msg->data.len = rec->data_len;
+    msg->seq = rec->seq;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_rt_hub_done(ngx_rt_delivery_t *msg)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < NGX_RT_FRAMES; i++) {
+        if (msg->frames[i]) {
+            ngx_rt_frame_free(msg->frames[i]);
+            msg->frames[i] = NULL;
+        }
+    }
+}
+
+
+size_t
+ngx_rt_hub_id(ngx_rt_hub_t *hub, u_char *buf, uint64_t seq,
+    const u_char *digest)
+{
+    ngx_rt_cursor_t  cursor;
+
+    ngx_memzero(&cursor, sizeof(ngx_rt_cursor_t));
+
+    cursor.epoch = hub->store->sh->epoch;
+    cursor.seq = seq;
+
+    if (digest) {
+        cursor.digested = 1;
+        ngx_memcpy(cursor.digest, digest, NGX_RT_DIGEST_LEN);
+    }
+
+    return ngx_rt_cursor_format(buf, &cursor) - buf;
+}
+
+
+/*
+ * The channel is subscribed from rec->seq on.  To a client that held a
+ * cursor, or when it was subscribed before, that is a gap; to others it is
+ * where they begin.
+ */
+
+static void
+ngx_rt_hub_confirm(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel,
+    ngx_rt_record_sh_t *rec)
+{
+    ngx_str_t             id;
+    ngx_queue_t          *q;
+    ngx_rt_link_t        *link;
+    ngx_rt_subscriber_t  *sub;
+    u_char                buf[NGX_RT_CURSOR_LEN];
+
+    id.data = buf;
+    id.len = ngx_rt_hub_id(hub, buf, rec->seq, NULL);
+
+    for (q = ngx_queue_head(&channel->links);
+         q != ngx_queue_sentinel(&channel->links);
+         q = ngx_queue_next(q))
+    {
+        link = ngx_queue_data(q, ngx_rt_link_t, queue);
+        sub = link->sub;
+
+        if (sub->behind) {
+            /* finds confirm_seq by itself */
+            continue;
+        }
+
+        if (link->resumed || (rec->flags & NGX_RT_BROKEN)) {
+            sub->ops->gap(sub, &channel->node.str, NGX_RT_GAP_FEED, &id);
+
+        } else {
+            sub->ops->place(sub, &id);
+        }
+
+        link->resumed = 1;
+        sub->seq = rec->seq;
+        ngx_rt_hub_dirty(sub);
+    }
+}
+
+
+static void
+ngx_rt_hub_gap(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel,
+    const char *reason, uint64_t seq)
+{
+    ngx_str_t             id;
+    ngx_queue_t          *q;
+    ngx_rt_link_t        *link;
+    ngx_rt_subscriber_t  *sub;
+    u_char                buf[NGX_RT_CURSOR_LEN];
+
+    id.data = buf;
+    id.len = ngx_rt_hub_id(hub, buf, seq, NULL);
+
+    for (q = ngx_queue_head(&channel->links);
+         q != ngx_queue_sentinel(&channel->links);
+         q = ngx_queue_next(q))
+    {
+        link = ngx_queue_data(q, ngx_rt_link_t, queue);
+        sub = link->sub;
+
+        if (sub->behind) {
+            continue;
+        }
+
+        link->resumed = 1;
+        sub->seq = seq;
+        sub->ops->gap(sub, &channel->node.str, reason, &id);
+        ngx_rt_hub_dirty(sub);
+    }
+}
+
+
+/* the channel has no entry any more; it is asked for again by the timer */
+
+static void
+ngx_rt_hub_lose(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel)
+{
+    ngx_queue_t    *q;
+    ngx_rt_link_t  *link;
+
+    if (hub->map[channel->entry] == channel) {
+        hub->map[channel->entry] = NULL;
+    }
+
+    channel->entry = NGX_RT_NONE;
+
+    for (q = ngx_queue_head(&channel->links);
+         q != ngx_queue_sentinel(&channel->links);
+         q = ngx_queue_next(q))
+    {
+        link = ngx_queue_data(q, ngx_rt_link_t, queue);
+        link->resumed = 1;
+    }
+
+    ngx_queue_remove(&channel->queue);
+    ngx_queue_insert_tail(&hub->lost, &channel->queue);
+}
+
+
+static void
+ngx_rt_hub_find_lost(ngx_rt_hub_t *hub)
+{
+    ngx_queue_t       *q, lost;
+    ngx_rt_channel_t  *channel;
+
+    if (ngx_queue_empty(&hub->lost)) {
+        return;
+    }
+
+    /* one try each: a try may evict another of this worker's channels, which
+     * then joins the queue and waits for the next second */
+
+    ngx_queue_init(&lost);
+    ngx_queue_add(&lost, &hub->lost);
+    ngx_queue_init(&hub->lost);
+
+    while (!ngx_queue_empty(&lost)) {
+        q = ngx_queue_head(&lost);
+        channel = ngx_queue_data(q, ngx_rt_channel_t, queue);
+        ngx_queue_remove(q);
+        ngx_queue_insert_tail(&hub->lost, q);
+
+        if (ngx_rt_hub_enter(hub, channel) == NGX_OK
+            && hub->store->embedded)
+        {
+            /* nobody will confirm it */
+            ngx_rt_hub_gap(hub, channel, NGX_RT_GAP_EVICTED, hub->seq);
+        }
+    }
+}
+
+
+/* gives the channel its place in the table */
+
+ngx_int_t
+ngx_rt_hub_enter(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel)
+{
+    ngx_rt_view_t  view;
+
+    if (ngx_rt_hub_look(hub, &channel->node.str, &view) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    channel->entry = view.entry;
+    channel->gen = view.gen;
+    hub->map[view.entry] = channel;
+
+    ngx_queue_remove(&channel->queue);
+    ngx_queue_insert_tail(&hub->used, &channel->queue);
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_rt_hub_look(ngx_rt_hub_t *hub, const ngx_str_t *name, ngx_rt_view_t *view)
+{
+    ngx_uint_t         queued;
+    ngx_rt_key_t       key;
+    ngx_rt_feed_sh_t  *feed;
+
+    ngx_rt_table_key(hub->store, name, &key);
+
+    if (ngx_rt_table_look(hub->store, &key, ngx_time(), view) == NGX_OK
+        && (view->confirmed || view->wanted))
+    {
+        return NGX_OK;
+    }
+
+    queued = 0;
+
+    if (ngx_rt_store_touch(hub->store, name, ngx_time(), view, &queued)
+        != NGX_OK)
+    {
+        return NGX_DECLINED;
+    }
+
+    if (queued) {
+        feed = &hub->store->sh->feed;
+
+        if (feed->pid == (uint32_t) ngx_pid) {
+            if (!hub->posted.posted) {
+                ngx_post_event(&hub->posted, &ngx_posted_events);
+            }
+
+        } else {
+            ngx_rt_wakeup_send(feed->slot);
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_uint_t
+ngx_rt_hub_viewers(ngx_rt_hub_t *hub, const ngx_str_t *name)
+{
+    ngx_rt_channel_t  *channel;
+
+    channel = ngx_rt_hub_channel(hub, name);
+
+    return channel ? channel->nlinks : 0;
+}
+
+
+ngx_rt_channel_t *
+ngx_rt_hub_channel(ngx_rt_hub_t *hub, const ngx_str_t *name)
+{
+    return (ngx_rt_channel_t *)
+               ((u_char *) ngx_str_rbtree_lookup(&hub->channels,
+                                                 (ngx_str_t *) name,
+                                                 ngx_murmur_hash2(name->data,
+                                                                  name->len)));
+}
+
+
+void
+ngx_rt_hub_dirty(ngx_rt_subscriber_t *sub)
+{
+    if (!sub->dirtied) {
+        sub->dirtied = 1;
+        ngx_queue_insert_tail(&sub->hub->dirty, &sub->dirty);
+    }
+}
+
+
+static void
+ngx_rt_hub_flush(ngx_rt_hub_t *hub)
+{
+    ngx_queue_t          *q;
+    ngx_rt_subscriber_t  *sub;
+
+    while (!ngx_queue_empty(&hub->dirty)) {
+        q = ngx_queue_head(&hub->dirty);
+        sub = ngx_queue_data(q, ngx_rt_subscriber_t, dirty);
+
+        ngx_queue_remove(q);
+        sub->dirtied = 0;
+
+        sub->ops->flush(sub);
+    }
+}
+
+
+void
+ngx_rt_hub_drain(ngx_rt_hub_t *hub)
+{
+    ngx_queue_t          *q;
+    ngx_rt_subscriber_t  *sub;
+
+    hub->draining = 1;
+
+    for (q = ngx_queue_head(&hub->subscribers);
+         q != ngx_queue_sentinel(&hub->subscribers);
+         q = ngx_queue_next(q))
+    {
+        sub = ngx_queue_data(q, ngx_rt_subscriber_t, queue);
+        sub->ops->drain(sub);
+    }
+}
+
+
+ngx_rt_frame_t *
+ngx_rt_frame_alloc(ngx_rt_hub_t *hub, size_t size)
+{
+    ngx_rt_frame_t  *frame;
+
+    frame = ngx_alloc(offsetof(ngx_rt_frame_t, data) + size, hub->log);
+    if (frame == NULL) {
+        return NULL;
+    }
+
+    frame->refs = 1;
+    frame->len = 0;
+
+    return frame;
+}
+
+
+void
+ngx_rt_frame_free(ngx_rt_frame_t *frame)
+{
+    if (--frame->refs == 0) {
+        ngx_free(frame);
+    }
+}
