@@ -58,6 +58,12 @@ function visible(text) {
         .replace(/\ufeff/g, "\u27e8BOM\u27e9");
 }
 
+/* nginx's $arg_channel is what the client sent, not decoded, so a colon goes
+ * as it is; anything else that needs encoding is no channel of the demo */
+function channelText(channel) {
+    return encodeURIComponent(channel).replaceAll("%3A", ":");
+}
+
 function set(id, text) {
     const node = $(id);
     if (node.textContent !== text) {
@@ -463,7 +469,7 @@ function showCommand() {
     let words;
     if (current.hub === "mem") {
         const url = location.origin + hubs.mem.publish
-            + encodeURIComponent(channel);
+            + channelText(channel);
         words = ["curl", "--data-binary", text, url];
     } else {
         const at = /^(.*):(\d+)$/.exec(current.server ?? "");
@@ -483,8 +489,7 @@ function showCommand() {
 }
 
 async function publish(text) {
-    const target = hubs[current.hub].publish
-        + encodeURIComponent(current.channel);
+    const target = hubs[current.hub].publish + channelText(current.channel);
     current.sent = { text, at: performance.now() };
     set("publish-result", "…");
     try {
@@ -528,8 +533,7 @@ function follow(hub, channel) {
     current.hub = hub;
     current.channel = channel;
     current.sent = null;
-    const url = hubs[hub].subscribe + encodeURIComponent(channel)
-        .replaceAll("%3A", ":");
+    const url = hubs[hub].subscribe + channelText(channel);
     $("channel").value = channel;
     $("hub").value = hub;
     const query = new URLSearchParams({ channel, hub });
