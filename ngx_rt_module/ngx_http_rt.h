@@ -171,6 +171,25 @@ void ngx_http_rt_conf_place(ngx_conf_t *cf, ngx_str_t *file,
     ngx_uint_t *line);
 
 
+/* ngx_http_rt_conf_location.c: the configuration of a location */
+
+void *ngx_http_rt_create_loc_conf(ngx_conf_t *cf);
+char *ngx_http_rt_merge_loc_conf(ngx_conf_t *cf, void *parent,
+    void *child);
+char *ngx_http_rt_set_subscribe(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_rt_set_publish(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_rt_set_status(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_rt_set_transport(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_rt_set_poll_interval(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_rt_set_advise(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+
 /* ngx_http_rt_zone.c: asks for the hub's zone; NGX_OK or NGX_ERROR, logged */
 ngx_int_t ngx_http_rt_zone(ngx_conf_t *cf, ngx_http_rt_hub_t *hub);
 

@@ -23,30 +23,6 @@
 static ngx_int_t ngx_http_rt_add_variables(ngx_conf_t *cf);
 static ngx_int_t ngx_http_rt_postconfiguration(ngx_conf_t *cf);
 static void *ngx_http_rt_create_main_conf(ngx_conf_t *cf);
-static void *ngx_http_rt_create_loc_conf(ngx_conf_t *cf);
-static char *ngx_http_rt_merge_loc_conf(ngx_conf_t *cf, void *parent,
-    void *child);
-static char *ngx_http_rt_merge_handler(ngx_conf_t *cf,
-    ngx_http_rt_loc_conf_t *prev, ngx_http_rt_loc_conf_t *conf);
-
-static char *ngx_http_rt_subscribe(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf);
-static char *ngx_http_rt_publish(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf);
-static char *ngx_http_rt_status(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf);
-static char *ngx_http_rt_handler(ngx_conf_t *cf, ngx_http_rt_loc_conf_t *rlcf,
-    ngx_http_handler_pt handler);
-static char *ngx_http_rt_channels(ngx_conf_t *cf,
-    ngx_http_rt_loc_conf_t *rlcf);
-static char *ngx_http_rt_channels_check(ngx_conf_t *cf, ngx_str_t *value,
-    ngx_uint_t *n);
-static char *ngx_http_rt_transport(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf);
-static char *ngx_http_rt_poll_interval(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf);
-static char *ngx_http_rt_advise(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf);
 
 static ngx_int_t ngx_http_rt_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
@@ -78,11 +54,6 @@ static ngx_http_rt_number_t  ngx_http_rt_any_time = {
     "a time of 0 to 365d such as 5s"
 };
 
-static ngx_http_rt_number_t  ngx_http_rt_seconds = {
-    NGX_HTTP_RT_SEC, 1, NGX_HTTP_RT_TIME_MAX,
-    "a minimum and a maximum in whole seconds, of 1s to 365d"
-};
-
 static ngx_http_rt_number_t  ngx_http_rt_buffer = {
     NGX_HTTP_RT_SIZE, 1024, 1024 * 1024 * 1024,
     "a size of 1k to 1024m such as 256k"
@@ -91,16 +62,6 @@ static ngx_http_rt_number_t  ngx_http_rt_buffer = {
 static ngx_http_rt_number_t  ngx_http_rt_subscribers = {
     NGX_HTTP_RT_NUM, 0, NGX_MAX_INT32_VALUE,
     "a number of streams, 0 for no limit"
-};
-
-static ngx_http_rt_number_t  ngx_http_rt_viewers = {
-    NGX_HTTP_RT_NUM, 1, NGX_MAX_INT32_VALUE,
-    "viewers=N with a number of at least 1"
-};
-
-static ngx_http_rt_number_t  ngx_http_rt_interval = {
-    NGX_HTTP_RT_MSEC, 1, NGX_HTTP_RT_TIME_MAX * 1000LL,
-    "interval=T with a time of 1ms to 365d"
 };
 
 
@@ -113,17 +74,6 @@ static ngx_conf_enum_t  ngx_http_rt_transport_names[] = {
 
 static ngx_http_rt_enum_t  ngx_http_rt_transports = {
     "\"poll\", \"sse\" or both", ngx_http_rt_transport_names
-};
-
-static ngx_conf_enum_t  ngx_http_rt_status_names[] = {
-    { ngx_string("json"), NGX_HTTP_RT_STATUS_JSON },
-    { ngx_string("html"), NGX_HTTP_RT_UNSUPPORTED },
-    { ngx_string("prometheus"), NGX_HTTP_RT_UNSUPPORTED },
-    { ngx_null_string, 0 }
-};
-
-static ngx_http_rt_enum_t  ngx_http_rt_status_forms = {
-    "\"json\"", ngx_http_rt_status_names
 };
 
 static ngx_conf_enum_t  ngx_http_rt_start_names[] = {
@@ -169,28 +119,28 @@ static ngx_command_t  ngx_http_rt_commands[] = {
 
     { ngx_string("rt_subscribe"),
       NGX_HTTP_RT_HANDLER_CONF|NGX_CONF_2MORE,
-      ngx_http_rt_subscribe,
+      ngx_http_rt_set_subscribe,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
 
     { ngx_string("rt_publish"),
       NGX_HTTP_RT_HANDLER_CONF|NGX_CONF_TAKE2,
-      ngx_http_rt_publish,
+      ngx_http_rt_set_publish,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
 
     { ngx_string("rt_status"),
       NGX_HTTP_RT_HANDLER_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE1,
-      ngx_http_rt_status,
+      ngx_http_rt_set_status,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
 
     { ngx_string("rt_transport"),
       NGX_HTTP_RT_ANY_CONF|NGX_CONF_1MORE,
-      ngx_http_rt_transport,
+      ngx_http_rt_set_transport,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       &ngx_http_rt_transports },
@@ -232,14 +182,14 @@ static ngx_command_t  ngx_http_rt_commands[] = {
 
     { ngx_string("rt_poll_interval"),
       NGX_HTTP_RT_ANY_CONF|NGX_CONF_TAKE2,
-      ngx_http_rt_poll_interval,
+      ngx_http_rt_set_poll_interval,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
 
     { ngx_string("rt_advise"),
       NGX_HTTP_RT_ANY_CONF|NGX_CONF_TAKE12,
-      ngx_http_rt_advise,
+      ngx_http_rt_set_advise,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
@@ -388,451 +338,6 @@ ngx_http_rt_create_main_conf(ngx_conf_t *cf)
     }
 
     return conf;
-}
-
-
-static void *
-ngx_http_rt_create_loc_conf(ngx_conf_t *cf)
-{
-    ngx_http_rt_loc_conf_t  *conf;
-
-    conf = ngx_pcalloc(cf->pool, sizeof(ngx_http_rt_loc_conf_t));
-    if (conf == NULL) {
-        return NULL;
-    }
-
-    /*
-     * set by ngx_pcalloc():
-     *
-     *     conf->handler = NULL;
-     *     conf->hub = NULL;
-     *     conf->channels = NULL;
-     *     conf->status = NGX_HTTP_RT_STATUS_AUTO;
-     *     conf->transports = 0;
-     */
-
-    conf->start = NGX_CONF_UNSET_UINT;
-    conf->event = NGX_CONF_UNSET_UINT;
-    conf->heartbeat = NGX_CONF_UNSET_MSEC;
-    conf->retry = NGX_CONF_UNSET_MSEC;
-    conf->lifetime = NGX_CONF_UNSET_MSEC;
-    conf->poll_min = NGX_CONF_UNSET;
-    conf->poll_max = NGX_CONF_UNSET;
-    conf->advise_viewers = NGX_CONF_UNSET_UINT;
-    conf->advise_interval = NGX_CONF_UNSET_MSEC;
-    conf->buffer = NGX_CONF_UNSET_SIZE;
-    conf->slow = NGX_CONF_UNSET_UINT;
-    conf->max_subscribers = NGX_CONF_UNSET_UINT;
-    conf->drain = NGX_CONF_UNSET_MSEC;
-
-    return conf;
-}
-
-
-static char *
-ngx_http_rt_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
-{
-    ngx_http_rt_loc_conf_t *prev = parent;
-    ngx_http_rt_loc_conf_t *conf = child;
-
-    if (conf->transports == 0) {
-        conf->transports = prev->transports ? prev->transports
-                               : (NGX_HTTP_RT_POLL|NGX_HTTP_RT_SSE);
-    }
-
-    ngx_conf_merge_uint_value(conf->start, prev->start, NGX_RT_START_LATEST);
-    ngx_conf_merge_uint_value(conf->event, prev->event,
-                              NGX_HTTP_RT_EVENT_MESSAGE);
-    ngx_conf_merge_msec_value(conf->heartbeat, prev->heartbeat, 15000);
-    ngx_conf_merge_msec_value(conf->retry, prev->retry, 2000);
-    ngx_conf_merge_msec_value(conf->lifetime, prev->lifetime, 0);
-    ngx_conf_merge_sec_value(conf->poll_min, prev->poll_min, 2);
-    ngx_conf_merge_sec_value(conf->poll_max, prev->poll_max, 15);
-    ngx_conf_merge_uint_value(conf->advise_viewers, prev->advise_viewers, 50);
-    ngx_conf_merge_msec_value(conf->advise_interval, prev->advise_interval,
-                              5000);
-    ngx_conf_merge_size_value(conf->buffer, prev->buffer, 256 * 1024);
-    ngx_conf_merge_uint_value(conf->slow, prev->slow, NGX_HTTP_RT_SLOW_CLOSE);
-    ngx_conf_merge_uint_value(conf->max_subscribers, prev->max_subscribers,
-                              0);
-    ngx_conf_merge_msec_value(conf->drain, prev->drain, 5000);
-
-    return ngx_http_rt_merge_handler(cf, prev, conf);
-}
-
-
-/*
- * A directive such as proxy_pass that follows ours takes its place silently:
- * found here.  The blocks of "if" and limit_except go on with the handler of
- * their location, as they do with proxy_pass.
- */
-
-static char *
-ngx_http_rt_merge_handler(ngx_conf_t *cf, ngx_http_rt_loc_conf_t *prev,
-    ngx_http_rt_loc_conf_t *conf)
-{
-    ngx_http_core_loc_conf_t  *clcf;
-
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
-    if (conf->handler && clcf->handler != conf->handler) {
-        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "\"%V\" directive and another content handler in one "
-                      "location, each must have a location of its own in "
-                      "%V:%ui", &conf->directive, &conf->file, conf->line);
-        return NGX_CONF_ERROR;
-    }
-
-    if (!clcf->noname || conf->handler || prev->handler == NULL) {
-        return NGX_CONF_OK;
-    }
-
-    conf->hub = prev->hub;
-    conf->channels = prev->channels;
-    conf->status = prev->status;
-
-    if (clcf->handler == NULL) {
-
-        conf->handler = prev->handler;
-        conf->directive = prev->directive;
-        conf->file = prev->file;
-        conf->line = prev->line;
-
-        if (clcf->lmt_excpt) {
-            clcf->handler = conf->handler;
-        }
-    }
-
-    return NGX_CONF_OK;
-}
-
-
-static char *
-ngx_http_rt_subscribe(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
-{
-    ngx_http_rt_loc_conf_t *rlcf = conf;
-
-    char  *rv;
-
-    rv = ngx_http_rt_handler(cf, rlcf, ngx_http_rt_subscribe_handler);
-
-    return (rv == NGX_CONF_OK) ? ngx_http_rt_channels(cf, rlcf) : rv;
-}
-
-
-static char *
-ngx_http_rt_publish(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
-{
-    ngx_http_rt_loc_conf_t *rlcf = conf;
-
-    char  *rv;
-
-    rv = ngx_http_rt_handler(cf, rlcf, ngx_http_rt_publish_handler);
-
-    return (rv == NGX_CONF_OK) ? ngx_http_rt_channels(cf, rlcf) : rv;
-}
-
-
-static char *
-ngx_http_rt_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
-{
-    ngx_http_rt_loc_conf_t *rlcf = conf;
-
-    char       *rv;
-    ngx_str_t  *value;
-
-    rv = ngx_http_rt_handler(cf, rlcf, ngx_http_rt_status_handler);
-
-    if (rv != NGX_CONF_OK || cf->args->nelts == 1) {
-        return rv;
-    }
-
-    value = cf->args->elts;
-
-    if (ngx_http_rt_conf_enum(cf, &value[1], &ngx_http_rt_status_forms,
-                              &rlcf->status)
-        != NGX_OK)
-    {
-        return NGX_CONF_ERROR;
-    }
-
-    return NGX_CONF_OK;
-}
-
-
-/* the location's content handler, if it may have this one */
-
-static char *
-ngx_http_rt_handler(ngx_conf_t *cf, ngx_http_rt_loc_conf_t *rlcf,
-    ngx_http_handler_pt handler)
-{
-    ngx_str_t                 *value;
-    ngx_http_core_loc_conf_t  *clcf;
-
-    if (!(cf->cmd_type
-          & (NGX_HTTP_LOC_CONF|NGX_HTTP_LIF_CONF|NGX_HTTP_LMT_CONF)))
-    {
-        return "is not allowed here, it must stand in a \"location\"";
-    }
-
-    if (rlcf->handler == handler) {
-        return "is duplicate";
-    }
-
-    value = cf->args->elts;
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
-    if (rlcf->handler) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"%V\" directive and \"%V\" in one location, "
-                           "each must have a location of its own",
-                           &value[0], &rlcf->directive);
-        return NGX_CONF_ERROR;
-    }
-
-    if (clcf->handler) {
-        return "and another content handler in one location, each must have "
-               "a location of its own";
-    }
-
-    rlcf->handler = handler;
-    rlcf->directive = value[0];
-    ngx_http_rt_conf_place(cf, &rlcf->file, &rlcf->line);
-
-    clcf->handler = handler;
-
-    return NGX_CONF_OK;
-}
-
-
-/* hub channel ...; names without variables are checked now */
-
-static char *
-ngx_http_rt_channels(ngx_conf_t *cf, ngx_http_rt_loc_conf_t *rlcf)
-{
-    ngx_str_t                         *value;
-    ngx_uint_t                         i, n;
-    ngx_http_complex_value_t          *cv;
-    ngx_http_compile_complex_value_t   ccv;
-
-    value = cf->args->elts;
-
-    rlcf->hub = ngx_http_rt_hub_ref(cf, &value[1]);
-    if (rlcf->hub == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-    rlcf->channels = ngx_array_create(cf->pool, cf->args->nelts - 2,
-                                      sizeof(ngx_http_complex_value_t));
-    if (rlcf->channels == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-    n = 0;
-
-    for (i = 2; i < cf->args->nelts; i++) {
-
-        cv = ngx_array_push(rlcf->channels);
-        if (cv == NULL) {
-            return NGX_CONF_ERROR;
-        }
-
-        ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
-
-        ccv.cf = cf;
-        ccv.value = &value[i];
-        ccv.complex_value = cv;
-
-        if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
-            return NGX_CONF_ERROR;
-        }
-
-        if (cv->lengths) {
-            n++;
-            continue;
-        }
-
-        if (ngx_http_rt_channels_check(cf, &value[i], &n) != NGX_CONF_OK) {
-            return NGX_CONF_ERROR;
-        }
-    }
-
-    if (n > NGX_HTTP_RT_MAX_CHANNELS) {
-        return "has too many channels, it must have at most 32";
-    }
-
-    if (n > 1 && rlcf->handler == ngx_http_rt_publish_handler) {
-        return "has too many channels, it must have one";
-    }
-
-    return NGX_CONF_OK;
-}
-
-
-static char *
-ngx_http_rt_channels_check(ngx_conf_t *cf, ngx_str_t *value, ngx_uint_t *n)
-{
-    u_char     *p, *last, *comma;
-    ngx_str_t   name;
-
-    p = value->data;
-    last = p + value->len;
-
-    for ( ;; ) {
-        comma = ngx_strlchr(p, last, ',');
-
-        name.data = p;
-        name.len = (comma ? comma : last) - p;
-
-        if (ngx_rt_channel_check(&name) != NGX_OK) {
-            return ngx_http_rt_conf_invalid(cf, value,
-                                            "a channel of 1 to 255 bytes "
-                                            "without space or control bytes, "
-                                            "or several with commas between");
-        }
-
-        (*n)++;
-
-        if (comma == NULL) {
-            return NGX_CONF_OK;
-        }
-
-        p = comma + 1;
-    }
-}
-
-
-static char *
-ngx_http_rt_transport(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
-{
-    ngx_http_rt_loc_conf_t *rlcf = conf;
-
-    ngx_str_t   *value;
-    ngx_uint_t   i, bit;
-
-    if (rlcf->transports) {
-        return "is duplicate";
-    }
-
-    value = cf->args->elts;
-
-    for (i = 1; i < cf->args->nelts; i++) {
-
-        if (ngx_http_rt_conf_enum(cf, &value[i], cmd->post, &bit) != NGX_OK) {
-            return NGX_CONF_ERROR;
-        }
-
-        if (rlcf->transports & bit) {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "duplicate value \"%V\" in \"%V\" directive, "
-                               "each must stand there once",
-                               &value[i], &value[0]);
-            return NGX_CONF_ERROR;
-        }
-
-        rlcf->transports |= bit;
-    }
-
-    return NGX_CONF_OK;
-}
-
-
-static char *
-ngx_http_rt_poll_interval(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
-{
-    ngx_http_rt_loc_conf_t *rlcf = conf;
-
-    ngx_int_t   min, max;
-    ngx_str_t  *value;
-
-    if (rlcf->poll_min != NGX_CONF_UNSET) {
-        return "is duplicate";
-    }
-
-    value = cf->args->elts;
-
-    min = ngx_http_rt_conf_number(cf, &value[1], &ngx_http_rt_seconds);
-    if (min == NGX_ERROR) {
-        return NGX_CONF_ERROR;
-    }
-
-    max = ngx_http_rt_conf_number(cf, &value[2], &ngx_http_rt_seconds);
-    if (max == NGX_ERROR) {
-        return NGX_CONF_ERROR;
-    }
-
-    if (min > max) {
-        return ngx_http_rt_conf_invalid(cf, &value[2],
-                                        "a maximum of at least the minimum "
-                                        "before it");
-    }
-
-    rlcf->poll_min = min;
-    rlcf->poll_max = max;
-
-    return NGX_CONF_OK;
-}
-
-
-static char *
-ngx_http_rt_advise(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
-{
-    ngx_http_rt_loc_conf_t *rlcf = conf;
-
-    ngx_int_t    n;
-    ngx_str_t   *value, s;
-    ngx_uint_t   i;
-
-    if (rlcf->advise_viewers != NGX_CONF_UNSET_UINT
-        || rlcf->advise_interval != NGX_CONF_UNSET_MSEC)
-    {
-        return "is duplicate";
-    }
-
-    value = cf->args->elts;
-
-    for (i = 1; i < cf->args->nelts; i++) {
-
-        if (ngx_strncmp(value[i].data, "viewers=", 8) == 0
-            && rlcf->advise_viewers == NGX_CONF_UNSET_UINT)
-        {
-            s.data = value[i].data + 8;
-            s.len = value[i].len - 8;
-
-            n = ngx_http_rt_conf_number(cf, &s, &ngx_http_rt_viewers);
-            if (n == NGX_ERROR) {
-                return NGX_CONF_ERROR;
-            }
-
-            rlcf->advise_viewers = n;
-            continue;
-        }
-
-        if (ngx_strncmp(value[i].data, "interval=", 9) == 0
-            && rlcf->advise_interval == NGX_CONF_UNSET_MSEC)
-        {
-            s.data = value[i].data + 9;
-            s.len = value[i].len - 9;
-
-            n = ngx_http_rt_conf_number(cf, &s, &ngx_http_rt_interval);
-            if (n == NGX_ERROR) {
-                return NGX_CONF_ERROR;
-            }
-
-            rlcf->advise_interval = n;
-            continue;
-        }
-
-        return ngx_http_rt_conf_invalid(cf, &value[i],
-                                        "viewers=N, interval=T or both");
-    }
-
-    /* the other one is not inherited: the directive is one value */
-
-    ngx_conf_init_uint_value(rlcf->advise_viewers, 50);
-    ngx_conf_init_msec_value(rlcf->advise_interval, 5000);
-
-    return NGX_CONF_OK;
 }
 
 
