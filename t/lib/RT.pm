@@ -248,7 +248,9 @@ sub done_testing (@args) {
     Test::More::done_testing(@args);
 }
 
-$SIG{$_} = sub ($name) { exit 1 } for qw(INT TERM HUP);
+for my $name (qw(INT TERM HUP)) {
+    $SIG{$name} = sub { exit 1 };
+}
 $SIG{PIPE} = 'IGNORE';
 
 END {

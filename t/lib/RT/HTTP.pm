@@ -219,11 +219,11 @@ sub ended ($self, $seconds = 5) {
     return defined $more && !$more && $self->{in} eq '';
 }
 
-sub close ($self) { close $self->{sock} }
+sub close ($self) { CORE::close $self->{sock} }
 
 sub reset ($self) {
     setsockopt $self->{sock}, SOL_SOCKET, SO_LINGER, pack 'ii', 1, 0;
-    close $self->{sock};
+    CORE::close $self->{sock};
 }
 
 sub request ($target, $method, $path, %opt) {

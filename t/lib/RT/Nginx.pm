@@ -189,7 +189,8 @@ sub _children ($self, $title) {
         my $cmdline = RT::slurp("/proc/$pid/cmdline") =~ s/\0+\z//r;
         push @pids, $pid if $cmdline =~ $title;
     }
-    return sort { $a <=> $b } @pids;
+    @pids = sort { $a <=> $b } @pids;
+    return @pids;
 }
 
 sub workers ($self) { return $self->_children(qr/^nginx: worker process$/) }
