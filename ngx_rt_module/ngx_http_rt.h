@@ -247,6 +247,36 @@ ngx_int_t ngx_http_rt_etag(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     ngx_http_rt_version_t *version);
 
 
+/* ngx_http_rt_status.c */
+
+/* a hub's numbers as they are shown, summed over the workers */
+
+typedef struct {
+    ngx_str_t                     name;
+    const char                   *source;   /* embedded pubsub */
+    const char                   *state;    /* embedded connecting live down */
+    uint32_t                      worker;   /* the feeder's pid, 0: none */
+    ngx_str_t                     server;   /* empty: none */
+    uint64_t                      since;    /* ms in that state */
+    uint64_t                      lag;      /* us */
+    uint64_t                      reconnects;
+    uint64_t                      gaps;
+    uint64_t                      size;
+    uint64_t                      used;
+    uint64_t                      channels;
+    uint64_t                      evicted;
+    uint64_t                      messages;
+    uint64_t                      bytes;
+    uint64_t                      dropped;
+    ngx_rt_slot_sh_t              sum;      /* pid and pending mean nothing */
+    u_char                        text[NGX_RT_FEED_SERVER_LEN];  /* server's */
+} ngx_http_rt_hub_status_t;
+
+/* ngx_http_rt_status_json.c: the answer's body, NULL: no memory */
+ngx_chain_t *ngx_http_rt_status_json(ngx_http_request_t *r,
+    ngx_http_rt_hub_status_t *hubs, ngx_uint_t n);
+
+
 /* transports */
 
 ngx_int_t ngx_http_rt_subscribe_handler(ngx_http_request_t *r);
