@@ -273,6 +273,7 @@ typedef struct {
     uint64_t                      latest;
     uint32_t                      count;
     unsigned                      confirmed:1;  /* in the current session */
+    unsigned                      wanted:1;     /* the feeder knows of it */
     u_char                        digest[NGX_RT_DIGEST_LEN];
 } ngx_rt_view_t;
 
@@ -284,8 +285,8 @@ typedef struct {
 
 /* ngx_rt_log.c: the ring.  "locked": the caller holds the mutex */
 
-/* the largest record that a log takes: an eighth of it */
-#define ngx_rt_log_max(sh)        ((sh)->log_size / 8)
+/* the largest record that a log takes */
+#define ngx_rt_log_max(sh)        ((sh)->log_size / 16)
 
 /*
  * Copies the header of the record at off.  NGX_OK; NGX_DONE at the head;
@@ -303,10 +304,24 @@ ngx_int_t ngx_rt_log_peek(ngx_rt_store_t *st, uint64_t off,
 ngx_int_t ngx_rt_log_body(ngx_rt_store_t *st, uint64_t off,
     const ngx_rt_record_sh_t *rec, u_char *dst);
 
-/* locked; see ngx_rt_log.c for the writer's side */
-void *ngx_rt_log_reserve(ngx_rt_store_t *st, size_t size, uint64_t *off);
+/*
+ * The writer's side, for this layer alone.  reserve: room for a record of
+ * size bytes (a multiple of 8), which ngx_rt_retain_room() has made; it gives
+ * its offset, the header's size is set.  commit makes it readable.
+ */
+ngx_rt_record_sh_t *ngx_rt_log_reserve(ngx_rt_store_t *st, size_t size,
+    uint64_t *off);
 void ngx_rt_log_commit(ngx_rt_store_t *st);
-ngx_rt_record_sh_t *ngx_rt_log_at(ngx_rt_store_t *st, uint64_t off);
+
+/* reserve, fill in and commit; body: event, then data, may be NULL */
+uint64_t ngx_rt_log_write(ngx_rt_store_t *st, const ngx_rt_record_sh_t *head,
+    const u_char *event, const u_char *data);
+
+#define ngx_rt_log_at(st, off)                                                \
+    ((ngx_rt_record_sh_t *) ((st)->log + (off) % (st)->sh->log_size))
+
+#define ngx_rt_log_size(len)                                                  \
+    ngx_align(sizeof(ngx_rt_record_sh_t) + (len), 8)
 
 
 /* ngx_rt_table.c: the channels */
@@ -325,6 +340,39 @@ ngx_int_t ngx_rt_table_look(ngx_rt_store_t *st, const ngx_rt_key_t *key,
 /* the same by index; NGX_DECLINED also when the entry has another gen */
 ngx_int_t ngx_rt_table_view(ngx_rt_store_t *st, uint32_t entry, uint32_t gen,
     ngx_rt_view_t *view);
+
+
+/* for this layer, locked: an entry by key; a new one (NGX_RT_NONE: all are in
+ * use); its removal; the sequence lock around changes */
+uint32_t ngx_rt_table_find(ngx_rt_store_t *st, const ngx_rt_key_t *key);
+uint32_t ngx_rt_table_add(ngx_rt_store_t *st, const ngx_rt_key_t *key);
+void ngx_rt_table_remove(ngx_rt_store_t *st, uint32_t index);
+void ngx_rt_table_rebuild(ngx_rt_store_t *st);
+void ngx_rt_entry_begin(ngx_rt_entry_sh_t *entry);
+void ngx_rt_entry_end(ngx_rt_entry_sh_t *entry);
+void ngx_rt_entry_view(ngx_rt_store_t *st, uint32_t index,
+    ngx_rt_view_t *view);
+
+
+/* ngx_rt_retain.c: what is kept when memory gets short.  Locked. */
+
+/* makes room in the log for records of need bytes in all; carries forward,
+ * trims, never evicts */
+void ngx_rt_retain_room(ngx_rt_store_t *st, size_t need);
+
+/* drops the oldest retained message of a channel, never its latest;
+ * NGX_DECLINED: there is none to drop.  Between begin and end. */
+ngx_int_t ngx_rt_retain_drop(ngx_rt_store_t *st, ngx_rt_entry_sh_t *entry);
+
+/* evicts unused channels until names and latest messages fit, and, if entry
+ * is set, until an entry is free; never the channel `except` */
+void ngx_rt_retain_fit(ngx_rt_store_t *st, uint32_t except, ngx_uint_t entry);
+
+/* forgets a channel: an EVICT record, the entry is free */
+void ngx_rt_retain_evict(ngx_rt_store_t *st, uint32_t index);
+
+/* after a crash: the sums anew, from the entries' lists */
+void ngx_rt_retain_recount(ngx_rt_store_t *st);
 
 
 /* ngx_rt_store.c: the zone, and all that changes it */

@@ -426,6 +426,13 @@ function showFeed(hub) {
     showCommand();
 }
 
+/* hubs that this nginx doesn't have are not offered */
+function offer(names) {
+    for (const option of $("hub").options) {
+        option.disabled = option.hidden = !names.includes(option.value);
+    }
+}
+
 async function watchFeed() {
     const { signal } = new AbortController();
     let failures = 0;
@@ -441,6 +448,7 @@ async function watchFeed() {
             }
             const status = await response.json();
             failures = 0;
+            offer(status.hubs.map(({ name }) => name));
             const hub = status.hubs.find(({ name }) => name === current.hub);
             if (hub) {
                 showFeed(hub);
