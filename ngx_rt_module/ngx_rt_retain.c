@@ -295,7 +295,7 @@ ngx_rt_retain_evict(ngx_rt_store_t *st, uint32_t index)
 void
 ngx_rt_retain_recount(ngx_rt_store_t *st)
 {
-    uint32_t            i;
+    uint32_t            i, n;
     uint64_t            off;
     ngx_rt_zone_sh_t   *sh;
     ngx_rt_entry_sh_t  *entry;
@@ -320,11 +320,11 @@ ngx_rt_retain_recount(ngx_rt_store_t *st)
 
         sh->pinned += ngx_rt_log_at(st, entry->latest)->size;
 
-        for (off = entry->oldest;
-             off != entry->latest;
-             off = ngx_rt_log_at(st, off)->next)
-        {
+        off = entry->oldest;
+
+        for (n = 1; n < entry->count; n++) {
             sh->history += ngx_rt_log_at(st, off)->size;
+            off = ngx_rt_log_at(st, off)->next;
         }
     }
 }
