@@ -250,17 +250,11 @@ void
 ngx_rt_retain_evict(ngx_rt_store_t *st, uint32_t index)
 {
     ngx_rt_entry_sh_t   *entry;
-    ngx_rt_record_sh_t   rec, *old;
+    ngx_rt_record_sh_t  *old;
 
     entry = &st->entries[index];
 
-    ngx_memzero(&rec, sizeof(ngx_rt_record_sh_t));
-    rec.type = NGX_RT_EVICT;
-    rec.entry = index;
-    rec.gen = entry->gen;
-    rec.seq = st->sh->seq + 1;
-
-    (void) ngx_rt_log_write(st, &rec, NULL, NULL);
+    ngx_rt_retain_told(st, index, entry->gen);
 
     ngx_rt_entry_begin(entry);
 
@@ -287,6 +281,21 @@ ngx_rt_retain_evict(ngx_rt_store_t *st, uint32_t index)
     ngx_rt_entry_end(entry);
 
     ngx_rt_table_remove(st, index);
+}
+
+
+void
+ngx_rt_retain_told(ngx_rt_store_t *st, uint32_t index, uint32_t gen)
+{
+    ngx_rt_record_sh_t  rec;
+
+    ngx_memzero(&rec, sizeof(ngx_rt_record_sh_t));
+    rec.type = NGX_RT_EVICT;
+    rec.entry = index;
+    rec.gen = gen;
+    rec.seq = st->sh->seq + 1;
+
+    (void) ngx_rt_log_write(st, &rec, NULL, NULL);
 
     __atomic_store_n(&st->sh->seq, rec.seq, __ATOMIC_RELEASE);
 }

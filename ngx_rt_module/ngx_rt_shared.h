@@ -368,6 +368,9 @@ ngx_int_t ngx_rt_retain_drop(ngx_rt_store_t *st, ngx_rt_entry_sh_t *entry);
  * is set, until an entry is free; never the channel `except` */
 void ngx_rt_retain_fit(ngx_rt_store_t *st, uint32_t except, ngx_uint_t entry);
 
+/* the EVICT record of a channel that was in that entry */
+void ngx_rt_retain_told(ngx_rt_store_t *st, uint32_t index, uint32_t gen);
+
 /* forgets a channel: an EVICT record, the entry is free */
 void ngx_rt_retain_evict(ngx_rt_store_t *st, uint32_t index);
 
@@ -396,6 +399,14 @@ ngx_int_t ngx_rt_store_attach(ngx_rt_store_t *st, void *mem, size_t size);
 /* take and release the lock; taking it repairs what a killed writer left */
 void ngx_rt_store_lock(ngx_rt_store_t *st);
 void ngx_rt_store_unlock(ngx_rt_store_t *st);
+
+/* for this layer, locked: around every change; into the want queue; the term
+ * is over */
+void ngx_rt_store_begin(ngx_rt_store_t *st);
+void ngx_rt_store_end(ngx_rt_store_t *st);
+void ngx_rt_store_queue(ngx_rt_store_t *st, uint32_t index);
+
+#define ngx_rt_store_over(st, t)  ((t) != (st)->sh->feed.term)
 
 #define ngx_rt_store_seq(st)                                                  \
     __atomic_load_n(&(st)->sh->seq, __ATOMIC_ACQUIRE)

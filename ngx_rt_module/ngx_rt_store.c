@@ -17,11 +17,12 @@
 #define NGX_RT_ZONE_MIN           (256 * 1024)
 #define NGX_RT_LOG_START          64        /* offset 0 means none */
 
+/* entries a writer has open at once: never more than two */
+#define NGX_RT_REPAIR_MAX         8
+
 
 static void ngx_rt_store_layout(ngx_rt_store_t *st, u_char *mem);
 static void ngx_rt_store_repair(ngx_rt_store_t *st);
-static void ngx_rt_store_begin(ngx_rt_store_t *st);
-static void ngx_rt_store_end(ngx_rt_store_t *st, uint64_t seq);
 static uint32_t ngx_rt_store_enter(ngx_rt_store_t *st, const ngx_str_t *name,
     const ngx_rt_key_t *key);
 static void ngx_rt_store_append(ngx_rt_store_t *st, uint32_t index,
@@ -32,10 +33,6 @@ static void ngx_rt_store_event(ngx_rt_store_t *st, uint32_t index,
     ngx_uint_t type, ngx_uint_t flags);
 static ngx_rt_entry_sh_t *ngx_rt_store_entry(ngx_rt_store_t *st,
     uint32_t index, uint32_t gen);
-static void ngx_rt_store_queue(ngx_rt_store_t *st, uint32_t index);
-
-
-#define ngx_rt_store_over(st, term)  ((term) != (st)->sh->feed.term)
 
 
 /* the zone would have to hold the slots, a few channels, a few messages */
@@ -182,13 +179,14 @@ ngx_rt_store_unlock(ngx_rt_store_t *st)
 static void
 ngx_rt_store_repair(ngx_rt_store_t *st)
 {
-    uint32_t             i;
+    uint32_t             i, n, lost[NGX_RT_REPAIR_MAX];
     uint64_t             left;
     ngx_rt_zone_sh_t    *sh;
     ngx_rt_entry_sh_t   *entry;
     ngx_rt_record_sh_t  *rec;
 
     sh = st->sh;
+    n = 0;
 
     while (sh->head < sh->limit) {
         left = sh->log_size - sh->head % sh->log_size;
@@ -222,6 +220,10 @@ ngx_rt_store_repair(ngx_rt_store_t *st)
         entry->name = NGX_RT_NONE;
 
         __atomic_store_n(&entry->lock, entry->lock + 1, __ATOMIC_RELEASE);
+
+        if (n < NGX_RT_REPAIR_MAX) {
+            lost[n++] = i;
+        }
     }
 
     sh->feed.want = NGX_RT_NONE;
@@ -238,13 +240,21 @@ ngx_rt_store_repair(ngx_rt_store_t *st)
         }
     }
 
+    /* who follows them is told; the reserve has room for it */
+
+    while (n) {
+        ngx_rt_retain_told(st, lost[n - 1],
+                           st->entries[lost[n - 1]].gen - 1);
+        n--;
+    }
+
     sh->repaired++;
 
     __atomic_store_n(&sh->writing, 0, __ATOMIC_RELEASE);
 }
 
 
-static void
+void
 ngx_rt_store_begin(ngx_rt_store_t *st)
 {
     __atomic_store_n(&st->sh->writing, 1, __ATOMIC_RELAXED);
@@ -252,13 +262,9 @@ ngx_rt_store_begin(ngx_rt_store_t *st)
 }
 
 
-static void
-ngx_rt_store_end(ngx_rt_store_t *st, uint64_t seq)
+void
+ngx_rt_store_end(ngx_rt_store_t *st)
 {
-    if (seq > st->sh->seq) {
-        __atomic_store_n(&st->sh->seq, seq, __ATOMIC_RELEASE);
-    }
-
     __atomic_store_n(&st->sh->writing, 0, __ATOMIC_RELEASE);
 }
 
@@ -282,7 +288,7 @@ ngx_rt_store_touch(ngx_rt_store_t *st, const ngx_str_t *name, time_t now,
         index = ngx_rt_store_enter(st, name, &key);
 
         if (index == NGX_RT_NONE) {
-            ngx_rt_store_end(st, 0);
+            ngx_rt_store_end(st);
             ngx_rt_store_unlock(st);
             return NGX_DECLINED;
         }
@@ -304,14 +310,14 @@ ngx_rt_store_touch(ngx_rt_store_t *st, const ngx_str_t *name, time_t now,
 
     ngx_rt_entry_view(st, index, view);
 
-    ngx_rt_store_end(st, 0);
+    ngx_rt_store_end(st);
     ngx_rt_store_unlock(st);
 
     return NGX_OK;
 }
 
 
-static void
+void
 ngx_rt_store_queue(ngx_rt_store_t *st, uint32_t index)
 {
     ngx_rt_entry_sh_t  *entry;
@@ -443,7 +449,7 @@ ngx_rt_store_publish(ngx_rt_store_t *st, uint64_t term, const ngx_str_t *name,
 
 done:
 
-    ngx_rt_store_end(st, 0);
+    ngx_rt_store_end(st);
     ngx_rt_store_unlock(st);
 
     return rc;
@@ -606,145 +612,12 @@ ngx_rt_store_confirm(ngx_rt_store_t *st, uint64_t term, const ngx_str_t *name)
 
         ngx_rt_store_event(st, index, NGX_RT_CONFIRM,
                            entry->session ? NGX_RT_BROKEN : 0);
-        ngx_rt_store_end(st, 0);
+        ngx_rt_store_end(st);
     }
 
     ngx_rt_store_unlock(st);
 
     return NGX_OK;
-}
-
-
-ngx_int_t
-ngx_rt_store_want(ngx_rt_store_t *st, uint64_t term, u_char *buf, size_t *len)
-{
-    uint32_t             index;
-    ngx_int_t            rc;
-    ngx_rt_entry_sh_t   *entry;
-    ngx_rt_record_sh_t  *rec;
-
-    ngx_rt_store_lock(st);
-
-    if (ngx_rt_store_over(st, term)) {
-        ngx_rt_store_unlock(st);
-        return NGX_ABORT;
-    }
-
-    ngx_rt_store_begin(st);
-
-    rc = NGX_DONE;
-
-    while (st->sh->feed.want != NGX_RT_NONE) {
-        index = st->sh->feed.want;
-        entry = &st->entries[index];
-
-        st->sh->feed.want = entry->want;
-        __atomic_store_n(&entry->flags, entry->flags & ~NGX_RT_QUEUED,
-                         __ATOMIC_RELAXED);
-
-        if (entry->flags & NGX_RT_USED) {
-            rec = ngx_rt_log_at(st, entry->name);
-            *len = rec->data_len;
-            ngx_memcpy(buf, (u_char *) rec + sizeof(ngx_rt_record_sh_t),
-                       *len);
-            rc = NGX_OK;
-            break;
-        }
-    }
-
-    ngx_rt_store_end(st, 0);
-    ngx_rt_store_unlock(st);
-
-    return rc;
-}
-
-
-ngx_int_t
-ngx_rt_store_want_all(ngx_rt_store_t *st, uint64_t term)
-{
-    uint32_t            i;
-    ngx_int_t           n;
-    ngx_rt_entry_sh_t  *entry;
-
-    ngx_rt_store_lock(st);
-
-    if (ngx_rt_store_over(st, term)) {
-        ngx_rt_store_unlock(st);
-        return NGX_ABORT;
-    }
-
-    ngx_rt_store_begin(st);
-
-    n = 0;
-
-    for (i = 1; i < st->sh->nentries; i++) {
-        entry = &st->entries[i];
-
-        if (entry->flags & NGX_RT_USED) {
-            __atomic_store_n(&entry->flags, entry->flags | NGX_RT_WANTED,
-                             __ATOMIC_RELAXED);
-            ngx_rt_store_queue(st, i);
-            n++;
-        }
-    }
-
-    ngx_rt_store_end(st, 0);
-    ngx_rt_store_unlock(st);
-
-    return n;
-}
-
-
-ngx_int_t
-ngx_rt_store_expire(ngx_rt_store_t *st, uint64_t term, uint32_t *iter,
-    ngx_uint_t *steps, time_t now, time_t inactive, u_char *buf, size_t *len)
-{
-    ngx_int_t            rc;
-    ngx_rt_entry_sh_t   *entry;
-    ngx_rt_record_sh_t  *rec;
-
-    ngx_rt_store_lock(st);
-
-    if (ngx_rt_store_over(st, term)) {
-        ngx_rt_store_unlock(st);
-        return NGX_ABORT;
-    }
-
-    rc = NGX_DONE;
-
-    while (*steps && rc == NGX_DONE) {
-        (*steps)--;
-
-        if (++*iter >= st->sh->nentries) {
-            *iter = 1;
-        }
-
-        entry = &st->entries[*iter];
-
-        /* what is followed is stamped every second, hence the one more */
-
-        if (!(entry->flags & NGX_RT_USED)
-            || now - (time_t) entry->used <= inactive + 1)
-        {
-            continue;
-        }
-
-        rec = ngx_rt_log_at(st, entry->name);
-        *len = rec->data_len;
-        ngx_memcpy(buf, (u_char *) rec + sizeof(ngx_rt_record_sh_t), *len);
-
-        ngx_rt_store_begin(st);
-        ngx_rt_retain_room(st, sizeof(ngx_rt_record_sh_t));
-        ngx_rt_retain_evict(st, *iter);
-        st->sh->expired++;
-        ngx_rt_store_end(st, 0);
-
-        rc = NGX_OK;
-    }
-
-    ngx_rt_store_unlock(st);
-
-    return rc;
 }
 
 

@@ -249,6 +249,9 @@ for my $text ("redis $url; redis_user bob;", 'redis redis://bob@127.0.0.1;') {
         qr/user "bob" of "127\.0\.0\.1:6379" in rt_hub "app" has no password, it must come with "redis_password_file" or in "redis redis:\/\/user:password\@host"$place/,
         hub($text));
 }
+refused('a user without a password at an IPv6 address',
+    qr/user "bob" of "\[::1\]:7" in rt_hub "app" has no password/,
+    hub('redis redis://bob@[::1]:7/3;'));
 
 # without Redis
 
