@@ -276,6 +276,19 @@ void ngx_rt_hub_drain(ngx_rt_hub_t *hub);
 /* detaches; harmless when not attached */
 void ngx_rt_hub_unsubscribe(ngx_rt_subscriber_t *sub);
 
+/* for this layer alone: the body of a record as a message, its frames given
+ * back; a place as text; a channel of this worker by name, and its entry in
+ * the table; a subscriber to be flushed; what a subscriber missed */
+ngx_int_t ngx_rt_hub_read(ngx_rt_hub_t *hub, uint64_t off,
+    ngx_rt_record_sh_t *rec, ngx_rt_delivery_t *msg);
+void ngx_rt_hub_done(ngx_rt_delivery_t *msg);
+size_t ngx_rt_hub_id(ngx_rt_hub_t *hub, u_char *buf, uint64_t seq,
+    const u_char *digest);
+ngx_rt_channel_t *ngx_rt_hub_channel(ngx_rt_hub_t *hub, const ngx_str_t *name);
+ngx_int_t ngx_rt_hub_enter(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel);
+void ngx_rt_hub_dirty(ngx_rt_subscriber_t *sub);
+void ngx_rt_hub_replay(ngx_rt_subscriber_t *sub);
+
 /* streams of this worker that follow the channel */
 ngx_uint_t ngx_rt_hub_viewers(ngx_rt_hub_t *hub, const ngx_str_t *name);
 
