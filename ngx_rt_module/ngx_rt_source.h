@@ -3,7 +3,15 @@
  * Copyright (C) 2026 ngx_rt contributors
  *
  * Layer 3, sources: where messages come from.  One Redis connection, the
- * role of the feeder, and what it does for plain pub/sub.  Knows no HTTP.
+ * role of the feeder, what it does for plain pub/sub, and how a worker
+ * publishes.  Knows no HTTP.
+ *
+ *     ngx_rt_resp.c         the codec: hiredis behind a tokenizer
+ *     ngx_rt_redis.c        one connection: socket, login, replies in order
+ *     ngx_rt_feeder.c       the role: lease, state, back-off, expiry
+ *     ngx_rt_feed_pubsub.c  what the feeder does for `source pubsub`
+ *     ngx_rt_publish.c      a worker's connection for publishing
+ *     ngx_rt_glob.c         Redis' patterns
  */
 
 
@@ -11,6 +19,7 @@
 #define _NGX_RT_SOURCE_H_INCLUDED_
 
 
+#include <ngx_event_connect.h>
 #include <ngx_rt_worker.h>
 
 
@@ -20,7 +29,7 @@ ngx_int_t ngx_rt_feeder_init(ngx_cycle_t *cycle, ngx_rt_hub_t *hub);
 void ngx_rt_feeder_exit(ngx_rt_hub_t *hub);
 
 /* called in each worker when it was woken: takes wanted channels from the
- * queue if this worker is the feeder */
+ * queue if this worker is the feeder, tries to become it if there is none */
 void ngx_rt_feeder_wake(ngx_rt_hub_t *hub);
 
 /* the worker was asked to quit: hands the lease to another worker */
@@ -40,19 +49,26 @@ struct ngx_rt_publish_s {
     void                        (*handler)(ngx_rt_publish_t *pub);
     void                         *data;
 
-    /* the answer: NGX_OK with receivers; NGX_DECLINED: Redis is away, nothing
-     * was taken; NGX_ERROR: Redis refused, error says what (valid during
-     * handler); NGX_ABORT: sent, but the answer was lost */
+    /* the answer: NGX_OK with receivers; NGX_DECLINED: Redis is away, or too
+     * much is waiting for it: nothing was taken; NGX_ERROR: refused, error
+     * says what (valid during handler); NGX_ABORT: sent, but the answer was
+     * lost */
     ngx_int_t                     rc;
     int64_t                       receivers;
     ngx_str_t                     error;
 
+    void                         *op;           /* the sender's */
     unsigned                      active:1;     /* the sender's */
 };
 
 /*
  * Sends channel (without prefix), event and data as the hub's source and
  * payload want them.  handler is called later, never from within.
+ *
+ * `payload json`: data travels as a JSON string, so data or an event that is
+ * not UTF-8 is refused: NGX_ERROR with the error "not UTF-8".
+ * `payload raw`: an event can't travel, the caller has refused it.
+ *
  * NGX_OK, or NGX_ERROR: no memory, handler will not be called.
  */
 ngx_int_t ngx_rt_publish_send(ngx_rt_hub_t *hub, ngx_rt_publish_t *pub,
@@ -60,6 +76,333 @@ ngx_int_t ngx_rt_publish_send(ngx_rt_hub_t *hub, ngx_rt_publish_t *pub,
 
 /* the answer is no longer wanted; the message may be published all the same */
 void ngx_rt_publish_cancel(ngx_rt_publish_t *pub);
+
+
+/* What follows is for the files of this layer alone. */
+
+
+/* ngx_rt_glob.c */
+
+/*
+ * 1: the name matches the pattern as Redis' stringmatchlen() says, in time
+ * of at most the product of their lengths (Redis': exponential in the number
+ * of stars).
+ */
+ngx_uint_t ngx_rt_glob_match(const ngx_str_t *pattern, const ngx_str_t *name);
+
+
+/* ngx_rt_resp.c */
+
+struct redisReply;                          /* hiredis' */
+
+#define NGX_RT_RESP_LINE          32        /* bytes of a length line */
+
+/*
+ * Reads RESP2 replies out of bytes as they come.  The framing is checked
+ * before hiredis sees it: other types than RESP2's, lengths that are no
+ * numbers, arrays of more than array_max elements and replies of more than
+ * reply_max bytes are errors.  A string of more than bulk_max bytes is passed
+ * over as it comes in and is nil in the reply, so that it costs no memory.
+ */
+
+typedef struct {
+    void                         *reader;   /* redisReader */
+    size_t                        bulk_max;
+    size_t                        reply_max;
+    ngx_uint_t                    array_max;
+
+    size_t                        unfinished;   /* bytes fed since the last
+                                                   whole reply */
+    size_t                        rest;     /* of a string, with its CRLF */
+    const char                   *error;    /* constant, or the reader's */
+    ngx_uint_t                    state;
+    u_char                        type;
+    u_char                        last;     /* byte before this one */
+    u_char                        len;      /* bytes in line */
+    u_char                        line[NGX_RT_RESP_LINE];
+} ngx_rt_resp_t;
+
+/* NGX_OK or NGX_ERROR: no memory */
+ngx_int_t ngx_rt_resp_init(ngx_rt_resp_t *resp, size_t bulk_max);
+
+/* frees all; harmless when not initialized but zeroed */
+void ngx_rt_resp_done(ngx_rt_resp_t *resp);
+
+/* takes len bytes, at most 16 KB for the reader moves what it holds.
+ * NGX_OK, or NGX_ERROR with resp->error: nothing more can be read */
+ngx_int_t ngx_rt_resp_feed(ngx_rt_resp_t *resp, const u_char *data,
+    size_t len);
+
+/* NGX_OK: *reply is the caller's, to free with ngx_rt_resp_free();
+ * NGX_AGAIN: feed more; NGX_ERROR as above */
+ngx_int_t ngx_rt_resp_next(ngx_rt_resp_t *resp, struct redisReply **reply);
+
+void ngx_rt_resp_free(struct redisReply *reply);
+
+
+/* ngx_rt_redis.c */
+
+#define NGX_RT_REDIS_ADDRS        16        /* of one resolved name */
+#define NGX_RT_REDIS_ERROR_LEN    256
+#define NGX_RT_REDIS_ARGS         4
+
+typedef struct ngx_rt_redis_s     ngx_rt_redis_t;
+typedef struct ngx_rt_redis_op_s  ngx_rt_redis_op_t;
+
+typedef enum {
+    NGX_RT_REDIS_CLOSED = 0,
+    NGX_RT_REDIS_RESOLVING,
+    NGX_RT_REDIS_CONNECTING,
+    NGX_RT_REDIS_GREETING,                  /* AUTH, SELECT, PING under way */
+    NGX_RT_REDIS_READY
+} ngx_rt_redis_state_e;
+
+
+/*
+ * A command that was sent and is owed a reply.  Replies come in the order of
+ * the commands.  The owner keeps the struct until handler was called, which
+ * is called once: with the reply (valid during the call), or with NULL when
+ * the connection is gone.
+ *
+ * handler returns NGX_OK, or anything else to have the connection closed;
+ * it has then called ngx_rt_redis_error() or knows why itself.  It must not
+ * close the connection, but may send.
+ */
+
+struct ngx_rt_redis_op_s {
+    ngx_queue_t                   queue;
+    ngx_int_t                   (*handler)(ngx_rt_redis_t *rd,
+                                      ngx_rt_redis_op_t *op,
+                                      struct redisReply *reply);
+    uint64_t                      end;      /* of the command, among all bytes
+                                               of the connection */
+};
+
+/* 1: not one byte of it has been written, or not all of it: not executed */
+#define ngx_rt_redis_unsent(rd, op)   ((op)->end > (rd)->sent)
+
+
+/*
+ * What the owner of a connection does.  None of these may close it, but for
+ * closed and ready.
+ *
+ * ready    logged in, database selected, PING answered
+ * push     a message that no command is owed; returns as a handler does
+ * turn     the replies of one turn of the event loop have been handled
+ * drained  what was waiting to be written is written
+ * closed   the connection is lost, or no url could be reached: rd->error
+ *          says why, rd->refused is 1 when Redis itself said it.  Called
+ *          after the handlers of all owed ops
+ */
+
+typedef struct {
+    void                        (*ready)(ngx_rt_redis_t *rd);
+    ngx_int_t                   (*push)(ngx_rt_redis_t *rd,
+                                      struct redisReply *reply);
+    void                        (*turn)(ngx_rt_redis_t *rd);
+    void                        (*drained)(ngx_rt_redis_t *rd);
+    void                        (*closed)(ngx_rt_redis_t *rd);
+} ngx_rt_redis_ops_t;
+
+
+/*
+ * One connection, embedded in its owner's struct.  The owner sets the fields
+ * of the first group (the rest zeroed) and calls ngx_rt_redis_init() once,
+ * then ngx_rt_redis_open() and ngx_rt_redis_close() any number of times.
+ *
+ * The timer's data is this struct: nginx' debug log reads ->fd of it as of an
+ * ngx_connection_t, hence the order of the first four fields.
+ */
+
+struct ngx_rt_redis_s {
+    void                         *data;     /* the owner's */
+    const ngx_rt_redis_ops_t     *ops;
+    ngx_rt_hub_conf_t            *conf;
+    ngx_socket_t                  fd;       /* always -1 */
+    size_t                        out_max;  /* bytes waiting to be written */
+    unsigned                      ping:1;   /* ask every second */
+    unsigned                      hold:1;   /* what is owed holds a quitting
+                                               worker */
+
+    unsigned                      refused:1;
+    unsigned                      resolved:1;
+    unsigned                      looking:1;    /* ngx_resolve_name() runs */
+    unsigned                      dispatching:1;
+
+    ngx_rt_redis_state_e          state;
+    ngx_log_t                     log;      /* a quiet copy: the owner tells
+                                               of errors, once */
+    ngx_event_t                   timer;
+    ngx_peer_connection_t         peer;
+    ngx_resolver_ctx_t           *resolving;
+
+    ngx_uint_t                    url;      /* index of the current one */
+    ngx_uint_t                    tried;    /* urls, in this round */
+    ngx_addr_t                   *addrs;
+    ngx_uint_t                    naddrs;
+    ngx_uint_t                    addr;     /* the next one to try */
+    ngx_addr_t                    found[NGX_RT_REDIS_ADDRS];
+    ngx_sockaddr_t                sockaddrs[NGX_RT_REDIS_ADDRS];
+
+    ngx_rt_resp_t                 resp;
+    ngx_queue_t                   owed;     /* ngx_rt_redis_op_t */
+    ngx_rt_redis_op_t             login[3]; /* AUTH, SELECT, PING */
+    ngx_rt_redis_op_t             pong;
+
+    u_char                       *out;      /* bytes to write: [first, last) */
+    size_t                        out_size;
+    size_t                        out_first;
+    size_t                        out_last;
+    uint64_t                      queued;   /* all bytes ever to write */
+    uint64_t                      sent;     /* and written */
+
+    ngx_msec_t                    heard;    /* when bytes came, or began to
+                                               be owed */
+    ngx_msec_t                    pinged;
+    uint64_t                      asked;    /* us, when PING was written */
+    uint64_t                      lag;      /* us, what its answer took */
+
+    ngx_str_t                     error;
+    u_char                        errbuf[NGX_RT_REDIS_ERROR_LEN];
+};
+
+
+/* log: the worker's */
+void ngx_rt_redis_init(ngx_rt_redis_t *rd, ngx_log_t *log);
+
+/*
+ * Tries the urls in turn, beginning with the one that was reached last, until
+ * ready; or calls closed, also from within.  Only when CLOSED.
+ */
+void ngx_rt_redis_open(ngx_rt_redis_t *rd);
+
+/* closes without a call of closed; the handlers of owed ops are called.
+ * Harmless when CLOSED; not from within a handler or push */
+void ngx_rt_redis_close(ngx_rt_redis_t *rd);
+
+/*
+ * Sends a command; its bytes are copied.  NGX_OK; NGX_DECLINED: not READY, or
+ * out_max is reached: nothing was sent; NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_rt_redis_send(ngx_rt_redis_t *rd, ngx_rt_redis_op_t *op,
+    ngx_uint_t argc, const ngx_str_t *argv);
+
+/* the same with the bytes of a command that are ready to go */
+ngx_int_t ngx_rt_redis_write(ngx_rt_redis_t *rd, ngx_rt_redis_op_t *op,
+    const u_char *data, size_t len);
+
+/* bytes that may still be written */
+size_t ngx_rt_redis_room(ngx_rt_redis_t *rd);
+
+/*
+ * Says why the connection is going to be closed.  With a reply: what Redis
+ * said, when it is an error, cleaned for the log.
+ */
+void ngx_rt_redis_error(ngx_rt_redis_t *rd, const char *text,
+    struct redisReply *reply);
+
+/* the text of the url of now */
+ngx_str_t *ngx_rt_redis_server(ngx_rt_redis_t *rd);
+
+/*
+ * The bytes of a command into *cmd, to free with ngx_rt_redis_free_command();
+ * their number, or NGX_ERROR.
+ */
+ssize_t ngx_rt_redis_format(u_char **cmd, ngx_uint_t argc,
+    const ngx_str_t *argv);
+void ngx_rt_redis_free_command(u_char *cmd);
+
+
+/* ngx_rt_feed_pubsub.c */
+
+/* lines of the log about single messages: at most one a second */
+
+typedef struct {
+    time_t                        last;
+    ngx_uint_t                    suppressed;
+} ngx_rt_feed_log_t;
+
+
+/* one `subscribe` pattern */
+
+typedef struct {
+    ngx_str_t                     glob;     /* as configured */
+    ngx_str_t                     name;     /* as Redis knows it: with the
+                                               prefix, escaped */
+    unsigned                      live:1;   /* Redis has confirmed it */
+} ngx_rt_feed_pattern_t;
+
+
+/*
+ * What the feeder knows of its subscriptions.  All of it ends with the
+ * connection, but for patterns' names and the buffers.
+ */
+
+typedef struct {
+    ngx_rt_hub_t                 *hub;
+    ngx_rt_redis_t               *redis;
+    uint64_t                      term;
+
+    ngx_rt_feed_pattern_t        *patterns;
+    ngx_uint_t                    npatterns;
+    ngx_uint_t                    unanswered;   /* patterns */
+
+    ngx_uint_t                    inflight; /* (un)subscribes owed a reply */
+    ngx_queue_t                   denied;   /* ngx_rt_feed_sub_t, by Redis */
+    ngx_uint_t                    ndenied;
+    ngx_uint_t                    age;      /* seconds since begun */
+
+    u_char                       *scratch;
+    size_t                        scratch_size;
+    uint32_t                      iter;     /* of the expiry sweep */
+
+    ngx_rt_feed_log_t             dropped;
+    ngx_rt_feed_log_t             refused;
+
+    unsigned                      warm:1;   /* all of the table confirmed */
+    unsigned                      notify:1; /* the hub has something new */
+} ngx_rt_feed_t;
+
+
+/* sets the patterns up, in the cycle's pool; NGX_OK or NGX_ERROR */
+ngx_int_t ngx_rt_pubsub_init(ngx_rt_feed_t *feed, ngx_pool_t *pool);
+void ngx_rt_pubsub_exit(ngx_rt_feed_t *feed);
+
+/* All of these: NGX_OK, or NGX_ABORT: the term is over, NGX_ERROR: no
+ * memory; the caller then closes the connection. */
+
+/* the connection is ready, the session begun: subscribes all */
+ngx_int_t ngx_rt_pubsub_begin(ngx_rt_feed_t *feed, uint64_t term);
+
+/* the connection is closed; may be called twice */
+void ngx_rt_pubsub_end(ngx_rt_feed_t *feed);
+
+/* takes wanted channels while there is room for more */
+ngx_int_t ngx_rt_pubsub_fill(ngx_rt_feed_t *feed);
+
+/* a message */
+ngx_int_t ngx_rt_pubsub_push(ngx_rt_feed_t *feed, struct redisReply *reply);
+
+/* every second: forgets what is inactive, asks again for what was denied */
+ngx_int_t ngx_rt_pubsub_tick(ngx_rt_feed_t *feed);
+
+/* tells the hub if there was something for it */
+void ngx_rt_pubsub_notify(ngx_rt_feed_t *feed);
+
+
+/* ngx_rt_publish.c, of a hub in this worker */
+
+typedef struct ngx_rt_publisher_s  ngx_rt_publisher_t;
+
+ngx_rt_publisher_t *ngx_rt_publisher_create(ngx_pool_t *pool,
+    ngx_rt_hub_t *hub);
+
+/* the worker quits: an idle connection is closed; its end: all is */
+void ngx_rt_publisher_quit(ngx_rt_publisher_t *pb);
+void ngx_rt_publisher_exit(ngx_rt_publisher_t *pb);
+
+/* ngx_rt_feeder.c: the publisher of the hub */
+ngx_rt_publisher_t *ngx_rt_feeder_publisher(ngx_rt_hub_t *hub);
 
 
 #endif /* _NGX_RT_SOURCE_H_INCLUDED_ */

@@ -370,7 +370,6 @@ ngx_rt_store_enter(ngx_rt_store_t *st, const ngx_str_t *name,
 
     entry->name = off;
     entry->version = st->sh->seq + 1;
-    entry->confirm_seq = entry->version;
     entry->floor = entry->version;
     entry->session = st->embedded ? st->sh->feed.session : 0;
 
