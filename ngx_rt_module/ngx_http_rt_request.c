@@ -1,0 +1,546 @@
+
+/*
+ * Copyright (C) 2026 ngx_rt contributors
+ *
+ * What the transports have in common: the channels a request names, the
+ * transport it asks for, the version of what it asks for.
+ */
+
+
+#include <ngx_http_rt.h>
+
+
+static ngx_http_rt_ctx_t *ngx_http_rt_context(ngx_http_request_t *r,
+    ngx_rt_hub_conf_t *hub);
+static ngx_int_t ngx_http_rt_channels(ngx_http_request_t *r,
+    ngx_array_t *values, ngx_http_rt_ctx_t *ctx);
+static ngx_int_t ngx_http_rt_channel_add(ngx_http_rt_ctx_t *ctx,
+    ngx_str_t *name);
+static ngx_uint_t ngx_http_rt_accepts(ngx_str_t *accept, const char *type,
+    size_t len);
+
+
+ngx_int_t
+ngx_http_rt_subscribe_handler(ngx_http_request_t *r)
+{
+    ngx_int_t                rc;
+    ngx_http_rt_ctx_t       *ctx;
+    ngx_http_rt_loc_conf_t  *rlcf;
+
+    if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))) {
+        return NGX_HTTP_NOT_ALLOWED;
+    }
+
+    rc = ngx_http_discard_request_body(r);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    rlcf = ngx_http_get_module_loc_conf(r, ngx_http_rt_module);
+
+    if (ngx_http_rt_prepare(r, rlcf->hub, rlcf->channels, &ctx, &rc)
+        != NGX_OK)
+    {
+        return rc;
+    }
+
+    ctx->transport = ngx_http_rt_negotiate(r, rlcf->transports);
+
+    switch (ctx->transport) {
+
+    case NGX_HTTP_RT_SSE:
+        return ngx_http_rt_sse(r, ctx);
+
+    case NGX_HTTP_RT_POLL:
+        return ngx_http_rt_poll(r, ctx);
+
+    default:
+        return NGX_HTTP_NOT_ACCEPTABLE;
+    }
+}
+
+
+ngx_int_t
+ngx_http_rt_prepare(ngx_http_request_t *r, ngx_rt_hub_conf_t *hub,
+    ngx_array_t *values, ngx_http_rt_ctx_t **ctxp, ngx_int_t *status)
+{
+    ngx_int_t           rc;
+    ngx_http_rt_ctx_t  *ctx;
+
+    ctx = ngx_http_rt_context(r, hub);
+
+    if (ctx == NULL) {
+        *status = NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return NGX_DONE;
+    }
+
+    rc = ngx_http_rt_channels(r, values, ctx);
+
+    switch (rc) {
+
+    case NGX_OK:
+        *ctxp = ctx;
+        return NGX_OK;
+
+    case NGX_DECLINED:
+        *status = ngx_http_rt_text(r, NGX_HTTP_BAD_REQUEST,
+                                   "bad channel name: 1 to 255 bytes, no "
+                                   "space, no control characters");
+        return NGX_DONE;
+
+    case NGX_ABORT:
+        *status = ngx_http_rt_text(r, NGX_HTTP_BAD_REQUEST,
+                                   "too many channels: at most 32");
+        return NGX_DONE;
+
+    default:
+        *status = NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return NGX_DONE;
+    }
+}
+
+
+static ngx_http_rt_ctx_t *
+ngx_http_rt_context(ngx_http_request_t *r, ngx_rt_hub_conf_t *hub)
+{
+    ngx_http_rt_ctx_t  *ctx;
+
+    if (hub->hub == NULL) {
+        return NULL;
+    }
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_rt_module);
+
+    if (ctx == NULL) {
+        ctx = ngx_pcalloc(r->pool, sizeof(ngx_http_rt_ctx_t));
+        if (ctx == NULL) {
+            return NULL;
+        }
+
+        ngx_http_set_ctx(r, ctx, ngx_http_rt_module);
+    }
+
+    ctx->hub = hub->hub;
+    ctx->nchannels = 0;
+
+    return ctx;
+}
+
+
+/* NGX_DECLINED: a bad name; NGX_ABORT: too many */
+
+static ngx_int_t
+ngx_http_rt_channels(ngx_http_request_t *r, ngx_array_t *values,
+    ngx_http_rt_ctx_t *ctx)
+{
+    u_char                    *p, *last, *end;
+    ngx_int_t                  rc;
+    ngx_str_t                  value, name;
+    ngx_uint_t                 i;
+    ngx_http_complex_value_t  *cv;
+
+    ctx->channels = ngx_palloc(r->pool,
+                               NGX_HTTP_RT_MAX_CHANNELS * sizeof(ngx_str_t));
+    if (ctx->channels == NULL) {
+        return NGX_ERROR;
+    }
+
+    cv = values->elts;
+
+    for (i = 0; i < values->nelts; i++) {
+
+        if (ngx_http_complex_value(r, &cv[i], &value) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        p = value.data;
+        end = p + value.len;
+
+        for ( ;; ) {
+            last = ngx_strlchr(p, end, ',');
+
+            name.data = p;
+            name.len = (last ? last : end) - p;
+
+            rc = ngx_http_rt_channel_add(ctx, &name);
+
+            if (rc != NGX_OK) {
+                return rc;
+            }
+
+            if (last == NULL) {
+                break;
+            }
+
+            p = last + 1;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_rt_channel_add(ngx_http_rt_ctx_t *ctx, ngx_str_t *name)
+{
+    ngx_uint_t  i;
+
+    if (ngx_rt_channel_check(name) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    for (i = 0; i < ctx->nchannels; i++) {
+
+        if (ctx->channels[i].len == name->len
+            && ngx_memcmp(ctx->channels[i].data, name->data, name->len) == 0)
+        {
+            return NGX_OK;
+        }
+    }
+
+    if (ctx->nchannels == NGX_HTTP_RT_MAX_CHANNELS) {
+        return NGX_ABORT;
+    }
+
+    ctx->channels[ctx->nchannels++] = *name;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_rt_text(ngx_http_request_t *r, ngx_uint_t status, const char *text)
+{
+    ngx_int_t     rc;
+    ngx_buf_t    *b;
+    ngx_chain_t   out;
+
+    rc = ngx_http_discard_request_body(r);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    b = ngx_create_temp_buf(r->pool, ngx_strlen(text) + 1);
+    if (b == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    b->last = ngx_cpymem(b->last, text, ngx_strlen(text));
+    *b->last++ = LF;
+    b->last_buf = (r == r->main) ? 1 : 0;
+    b->last_in_chain = 1;
+
+    ngx_str_set(&r->headers_out.content_type, "text/plain");
+    r->headers_out.content_type_len = r->headers_out.content_type.len;
+    r->headers_out.content_type_lowcase = NULL;
+    r->headers_out.status = status;
+    r->headers_out.content_length_n = b->last - b->pos;
+
+    rc = ngx_http_send_header(r);
+
+    if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
+        return rc;
+    }
+
+    out.buf = b;
+    out.next = NULL;
+
+    return ngx_http_output_filter(r, &out);
+}
+
+
+ngx_uint_t
+ngx_http_rt_negotiate(ngx_http_request_t *r, ngx_uint_t enabled)
+{
+    ngx_str_t   *accept;
+    ngx_uint_t   sse, any, only;
+
+    accept = ngx_http_rt_header_in(r, "accept", sizeof("accept") - 1);
+
+    if (accept == NULL || accept->len == 0) {
+        return (enabled & NGX_HTTP_RT_POLL) ? NGX_HTTP_RT_POLL
+                                            : enabled & NGX_HTTP_RT_SSE;
+    }
+
+    sse = ngx_http_rt_accepts(accept, "text/event-stream",
+                              sizeof("text/event-stream") - 1);
+    any = ngx_http_rt_accepts(accept, "*/*", sizeof("*/*") - 1);
+    only = sse && ngx_strlchr(accept->data, accept->data + accept->len, ',')
+                  == NULL;
+
+    if (sse && (enabled & NGX_HTTP_RT_SSE)) {
+        return NGX_HTTP_RT_SSE;
+    }
+
+    if ((enabled & NGX_HTTP_RT_POLL) && !only) {
+        return NGX_HTTP_RT_POLL;
+    }
+
+    return (any && (enabled & NGX_HTTP_RT_SSE)) ? NGX_HTTP_RT_SSE : 0;
+}
+
+
+/* 1: the list names the media range itself, and not with q=0 */
+
+static ngx_uint_t
+ngx_http_rt_accepts(ngx_str_t *accept, const char *type, size_t len)
+{
+    u_char  *p, *q, *last, *end;
+
+    p = accept->data;
+    last = p + accept->len;
+
+    while (p < last) {
+
+        end = ngx_strlchr(p, last, ',');
+
+        if (end == NULL) {
+            end = last;
+        }
+
+        while (p < end && (*p == ' ' || *p == '\t')) {
+            p++;
+        }
+
+        if ((size_t) (end - p) >= len
+            && ngx_strncasecmp(p, (u_char *) type, len) == 0
+            && ((size_t) (end - p) == len || p[len] == ';' || p[len] == ' '
+                || p[len] == '\t'))
+        {
+            q = ngx_strnstr(p, "q=0", end - p);
+
+            while (q && ++q + 2 < end && (q[2] == '.' || q[2] == '0')) {
+                /* void */
+            }
+
+            return (q && q + 2 >= end) ? 0 : 1;
+        }
+
+        p = end + 1;
+    }
+
+    return 0;
+}
+
+
+ngx_str_t *
+ngx_http_rt_header_in(ngx_http_request_t *r, const char *name, size_t len)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    part = &r->headers_in.headers.part;
+    h = part->elts;
+
+    for (i = 0; /* void */ ; i++) {
+
+        if (i >= part->nelts) {
+
+            if (part->next == NULL) {
+                return NULL;
+            }
+
+            part = part->next;
+            h = part->elts;
+            i = 0;
+        }
+
+        if (h[i].hash && h[i].key.len == len
+            && ngx_strncmp(h[i].lowcase_key, name, len) == 0)
+        {
+            return &h[i].value;
+        }
+    }
+}
+
+
+ngx_int_t
+ngx_http_rt_header_out(ngx_http_request_t *r, const char *key,
+    ngx_str_t *value)
+{
+    ngx_table_elt_t  *h;
+
+    h = ngx_list_push(&r->headers_out.headers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    h->hash = 1;
+    h->key.data = (u_char *) key;
+    h->key.len = ngx_strlen(key);
+    h->value = *value;
+
+#if (nginx_version >= 1023000)
+    h->next = NULL;
+#endif
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_rt_version(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
+    ngx_http_rt_version_t *v)
+{
+    u_char           (*digests)[NGX_RT_DIGEST_LEN];
+    uint64_t         seq, newest;
+    ngx_uint_t       i;
+    ngx_rt_view_t   *view;
+    ngx_rt_store_t  *st;
+
+    st = ctx->hub->store;
+
+    ngx_memzero(v, sizeof(ngx_http_rt_version_t));
+
+    v->views = ngx_palloc(r->pool, ctx->nchannels * sizeof(ngx_rt_view_t));
+    digests = ngx_pcalloc(r->pool, ctx->nchannels * NGX_RT_DIGEST_LEN);
+
+    if (v->views == NULL || digests == NULL) {
+        return NGX_ERROR;
+    }
+
+    v->confirmed = 1;
+    v->certain = 1;
+    v->fresh = ngx_rt_feed_fresh(st, ngx_current_msec, ctx->hub->conf->stale);
+
+    /* before any channel is read: what changes meanwhile has a larger seq */
+
+    seq = ngx_rt_store_seq(st);
+    newest = 0;
+
+    for (i = 0; i < ctx->nchannels; i++) {
+        view = &v->views[i];
+
+        if (ngx_rt_hub_look(ctx->hub, &ctx->channels[i], view) != NGX_OK) {
+            ngx_memzero(view, sizeof(ngx_rt_view_t));
+            v->confirmed = 0;
+            v->certain = 0;
+            continue;
+        }
+
+        if (ctx->nchannels == 1) {
+            seq = view->version;
+        }
+
+        v->version = ngx_max(v->version, view->version);
+        v->confirmed &= view->confirmed;
+
+        if (view->msg_seq == 0) {
+            v->certain = 0;
+            continue;
+        }
+
+        v->known = 1;
+        v->certain &= ngx_rt_view_certain(view) ? 1 : 0;
+
+        ngx_memcpy(digests[i], view->digest, NGX_RT_DIGEST_LEN);
+
+        if (view->msg_seq > newest) {
+            newest = view->msg_seq;
+            ngx_memcpy(v->cursor.digest, view->digest, NGX_RT_DIGEST_LEN);
+        }
+    }
+
+    v->cursor.epoch = st->sh->epoch;
+    v->cursor.seq = ngx_min(seq, v->version);
+    v->cursor.digested = v->known;
+
+    if (ctx->nchannels > 1 && v->known) {
+        v->cursor.grouped = 1;
+        ngx_rt_group_digest((const u_char (*)[NGX_RT_DIGEST_LEN]) digests,
+                            ctx->nchannels, v->cursor.group);
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_uint_t
+ngx_http_rt_match(ngx_http_request_t *r, ngx_http_rt_version_t *v)
+{
+    ngx_int_t         rc;
+    ngx_str_t         list, tag, *value;
+    ngx_rt_cursor_t   c;
+
+    value = ngx_http_rt_header_in(r, "if-none-match",
+                                  sizeof("if-none-match") - 1);
+
+    if (value == NULL || !v->fresh) {
+        return 0;
+    }
+
+    list = *value;
+
+    for ( ;; ) {
+        rc = ngx_rt_etag_next(&list, &tag);
+
+        if (rc == NGX_DECLINED) {
+            return v->known;
+        }
+
+        if (rc != NGX_OK) {
+            return 0;
+        }
+
+        if (ngx_rt_cursor_parse(&c, tag.data, tag.len) != NGX_OK) {
+            continue;
+        }
+
+        if (v->confirmed && c.epoch == v->cursor.epoch
+            && c.seq >= v->version)
+        {
+            return 1;
+        }
+
+        if (v->certain && c.digested && c.grouped == v->cursor.grouped
+            && ngx_memcmp(v->cursor.grouped ? c.group : c.digest,
+                          v->cursor.grouped ? v->cursor.group
+                                            : v->cursor.digest,
+                          NGX_RT_DIGEST_LEN)
+               == 0)
+        {
+            return 1;
+        }
+    }
+}
+
+
+ngx_int_t
+ngx_http_rt_etag(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
+    ngx_http_rt_version_t *v)
+{
+    u_char           *p;
+    ngx_table_elt_t  *h;
+
+    p = ngx_pnalloc(r->pool, NGX_RT_CURSOR_LEN + 2);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    ctx->version.data = p + 1;
+    ctx->version.len = ngx_rt_cursor_format(p + 1, &v->cursor) - (p + 1);
+
+    p[0] = '"';
+    p[ctx->version.len + 1] = '"';
+
+    h = ngx_list_push(&r->headers_out.headers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    h->hash = 1;
+    ngx_str_set(&h->key, "ETag");
+    h->value.data = p;
+    h->value.len = ctx->version.len + 2;
+
+#if (nginx_version >= 1023000)
+    h->next = NULL;
+#endif
+
+    r->headers_out.etag = h;
+
+    return NGX_OK;
+}
