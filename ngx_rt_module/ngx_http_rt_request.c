@@ -10,6 +10,9 @@
 #include <ngx_http_rt.h>
 
 
+#define NGX_HTTP_RT_NOT_ACCEPTABLE  406
+
+
 static ngx_http_rt_ctx_t *ngx_http_rt_context(ngx_http_request_t *r,
     ngx_rt_hub_conf_t *hub);
 static ngx_int_t ngx_http_rt_channels(ngx_http_request_t *r,
@@ -56,7 +59,7 @@ ngx_http_rt_subscribe_handler(ngx_http_request_t *r)
         return ngx_http_rt_poll(r, ctx);
 
     default:
-        return NGX_HTTP_NOT_ACCEPTABLE;
+        return NGX_HTTP_RT_NOT_ACCEPTABLE;
     }
 }
 
@@ -496,10 +499,9 @@ ngx_http_rt_match(ngx_http_request_t *r, ngx_http_rt_version_t *v)
         }
 
         if (v->certain && c.digested && c.grouped == v->cursor.grouped
-            && ngx_memcmp(v->cursor.grouped ? c.group : c.digest,
-                          v->cursor.grouped ? v->cursor.group
-                                            : v->cursor.digest,
-                          NGX_RT_DIGEST_LEN)
+            && (v->cursor.grouped
+                ? ngx_memcmp(c.group, v->cursor.group, NGX_RT_DIGEST_LEN)
+                : ngx_memcmp(c.digest, v->cursor.digest, NGX_RT_DIGEST_LEN))
                == 0)
         {
             return 1;

@@ -1,0 +1,82 @@
+# ngx_rt: GNU make, everything it makes is under $(BUILD).
+#
+#   make                the module for this machine's nginx, or for the tree
+#                       that NGINX_SRC= names (CFLAGS= are added)
+#   make run            the demo: Redis, nginx, a page (PORT=8080)
+#   make test           the whole suite (T=t/10-poll.t: some of it)
+#   make install        the module and a load snippet (DESTDIR=)
+#   make asan           an nginx with sanitizers and the module in it
+#   make unit           the unit tests alone (NAME=, default all)
+#   make fuzz           fuzzes (NAME=, default all; SECONDS=60 each)
+#   make static-check   nginx from source with the module linked in
+#   make check          cppcheck, line and function lengths
+#   make clean
+#
+# Packages that are missing are installed first, see tools/deps.sh;
+# NO_DEPS=1 leaves that to you.
+
+BUILD     = build
+NGINX_SRC = /usr/share/nginx/src
+PORT      = 8080
+T         = t
+SECONDS   = 60
+
+SRCS := $(wildcard ngx_rt_module/*.c)
+HDRS := $(wildcard ngx_rt_module/*.h)
+SO    = $(BUILD)/ngx_http_rt_module.so
+
+export BUILD NGINX_SRC PORT CFLAGS
+ifneq ($(origin CC),default)
+export CC
+endif
+
+all: $(SO)
+
+$(SO): config $(SRCS) $(HDRS) tools/module.sh $(BUILD)/.tree \
+       $(wildcard $(NGINX_SRC)/src/core/nginx.h)
+	@tools/deps.sh build
+	@tools/module.sh
+	@echo $@
+
+# rewritten when another tree is asked for
+$(BUILD)/.tree: FORCE
+	@mkdir -p $(BUILD)
+	@echo '$(NGINX_SRC) $(CC) $(CFLAGS)' | cmp -s - $@ \
+	    || echo '$(NGINX_SRC) $(CC) $(CFLAGS)' > $@
+
+run: $(SO)
+	@tools/deps.sh run
+	@exec tools/run.sh
+
+test: $(SO)
+	@tools/deps.sh run test source $(if $(filter t,$(T)),browser)
+	@prove --timer $(PROVE) $(T)
+
+unit: $(SO)
+	@$(MAKE) --no-print-directory -C t/unit BUILD='$(abspath $(BUILD))' run
+
+fuzz: $(SO)
+	@$(MAKE) --no-print-directory -C t/fuzz BUILD='$(abspath $(BUILD))' run \
+	    SECONDS=$(SECONDS)
+
+asan:
+	@tools/deps.sh build source
+	@tools/nginx.sh asan
+
+static-check:
+	@tools/deps.sh build source
+	@tools/nginx.sh static
+
+check:
+	@tools/deps.sh test
+	@tools/check.sh
+
+install: $(SO)
+	@tools/install.sh
+
+clean:
+	rm -rf $(BUILD)
+
+FORCE:
+
+.PHONY: all run test unit fuzz asan static-check check install clean FORCE

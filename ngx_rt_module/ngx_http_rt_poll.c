@@ -1,0 +1,404 @@
+
+/*
+ * Copyright (C) 2026 ngx_rt contributors
+ *
+ * Conditional polling: one GET is the current state, and a 304 while nothing
+ * changed costs no lock, no Redis and no upstream.
+ */
+
+
+#include <ngx_http_rt.h>
+
+
+static ngx_int_t ngx_http_rt_poll_headers(ngx_http_request_t *r,
+    ngx_http_rt_ctx_t *ctx);
+static ngx_int_t ngx_http_rt_poll_empty(ngx_http_request_t *r,
+    ngx_uint_t status);
+static ngx_int_t ngx_http_rt_poll_away(ngx_http_request_t *r);
+static ngx_int_t ngx_http_rt_poll_body(ngx_http_request_t *r,
+    ngx_http_rt_ctx_t *ctx, ngx_http_rt_version_t *v);
+static ngx_int_t ngx_http_rt_poll_read(ngx_http_request_t *r,
+    ngx_http_rt_ctx_t *ctx, ngx_rt_view_t *view, ngx_rt_delivery_t *msg);
+static ngx_int_t ngx_http_rt_poll_one(ngx_http_request_t *r,
+    ngx_rt_delivery_t *msg, ngx_buf_t *b);
+static ngx_int_t ngx_http_rt_poll_list(ngx_http_request_t *r,
+    ngx_rt_delivery_t *msgs, ngx_uint_t n, ngx_buf_t *b);
+static size_t ngx_http_rt_poll_item_len(ngx_rt_delivery_t *msg);
+static u_char *ngx_http_rt_poll_item(u_char *p, ngx_rt_delivery_t *msg);
+static int ngx_libc_cdecl ngx_http_rt_poll_cmp(const void *one,
+    const void *two);
+
+
+/* a record may be overwritten between the look and the read */
+#define NGX_HTTP_RT_POLL_TRIES    4
+
+
+static ngx_str_t  ngx_http_rt_no_cache = ngx_string("no-cache");
+
+
+ngx_int_t
+ngx_http_rt_poll(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
+{
+    ngx_int_t              rc;
+    ngx_uint_t             tries;
+    ngx_http_rt_version_t  v;
+
+    for (tries = 0; tries < NGX_HTTP_RT_POLL_TRIES; tries++) {
+
+        if (ngx_http_rt_version(r, ctx, &v) != NGX_OK) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        if (ngx_http_rt_match(r, &v)) {
+            ngx_rt_count(ctx->hub, polls_hit, 1);
+            ctx->result = "hit";
+
+            if (ngx_http_rt_etag(r, ctx, &v) != NGX_OK
+                || ngx_http_rt_poll_headers(r, ctx) != NGX_OK)
+            {
+                return NGX_HTTP_INTERNAL_SERVER_ERROR;
+            }
+
+            return ngx_http_rt_poll_empty(r, NGX_HTTP_NOT_MODIFIED);
+        }
+
+        if (!v.known) {
+            break;
+        }
+
+        rc = ngx_http_rt_poll_body(r, ctx, &v);
+
+        if (rc != NGX_DECLINED) {
+            return rc;
+        }
+    }
+
+    ngx_rt_count(ctx->hub, polls_miss, 1);
+
+    if (!v.fresh || v.known) {
+        ctx->result = "stale";
+        return ngx_http_rt_poll_away(r);
+    }
+
+    ctx->result = "miss";
+
+    if (ngx_http_rt_etag(r, ctx, &v) != NGX_OK
+        || ngx_http_rt_poll_headers(r, ctx) != NGX_OK)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_http_rt_poll_empty(r, NGX_HTTP_NO_CONTENT);
+}
+
+
+static ngx_int_t
+ngx_http_rt_poll_headers(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
+{
+    u_char                  *p;
+    ngx_str_t                value;
+    ngx_http_rt_loc_conf_t  *rlcf;
+
+    rlcf = ngx_http_get_module_loc_conf(r, ngx_http_rt_module);
+
+    p = ngx_pnalloc(r->pool, NGX_TIME_T_LEN);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    value.data = p;
+    value.len = ngx_sprintf(p, "%T", rlcf->poll_min) - p;
+
+    if (ngx_http_rt_header_out(r, "Cache-Control", &ngx_http_rt_no_cache)
+        != NGX_OK
+        || ngx_http_rt_header_out(r, "RT-Poll-Interval", &value) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    ctx->advice = "poll";
+
+    if (rlcf->transports & NGX_HTTP_RT_SSE
+        && ngx_rt_hub_viewers(ctx->hub, &ctx->channels[0])
+           >= rlcf->advise_viewers)
+    {
+        ctx->advice = "sse";
+    }
+
+    value.data = (u_char *) ctx->advice;
+    value.len = ngx_strlen(ctx->advice);
+
+    return ngx_http_rt_header_out(r, "RT-Advice", &value);
+}
+
+
+static ngx_int_t
+ngx_http_rt_poll_empty(ngx_http_request_t *r, ngx_uint_t status)
+{
+    ngx_int_t  rc;
+
+    r->headers_out.status = status;
+    r->header_only = 1;
+
+    rc = ngx_http_send_header(r);
+
+    if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
+        return rc;
+    }
+
+    return ngx_http_send_special(r, NGX_HTTP_LAST);
+}
+
+
+static ngx_int_t
+ngx_http_rt_poll_away(ngx_http_request_t *r)
+{
+    ngx_str_t  value;
+
+    ngx_str_set(&value, "1");
+
+    if (ngx_http_rt_header_out(r, "Retry-After", &value) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_http_rt_text(r, NGX_HTTP_SERVICE_UNAVAILABLE,
+                            "not connected to Redis, nothing is known yet");
+}
+
+
+/* NGX_DECLINED: changed under us, begin again */
+
+static ngx_int_t
+ngx_http_rt_poll_body(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
+    ngx_http_rt_version_t *v)
+{
+    ngx_int_t           rc;
+    ngx_buf_t          *b;
+    ngx_uint_t          i, n;
+    ngx_chain_t         out;
+    ngx_rt_delivery_t  *msgs;
+
+    b = ngx_calloc_buf(r->pool);
+    msgs = ngx_palloc(r->pool, ctx->nchannels * sizeof(ngx_rt_delivery_t));
+
+    if (b == NULL || msgs == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    n = 0;
+
+    for (i = 0; i < ctx->nchannels; i++) {
+
+        if (v->views[i].msg_seq == 0) {
+            continue;
+        }
+
+        rc = ngx_http_rt_poll_read(r, ctx, &v->views[i], &msgs[n]);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+
+        msgs[n++].channel = ctx->channels[i];
+    }
+
+    if (ctx->nchannels == 1) {
+        rc = ngx_http_rt_poll_one(r, msgs, b);
+
+    } else {
+        rc = ngx_http_rt_poll_list(r, msgs, n, b);
+    }
+
+    if (rc != NGX_OK
+        || (v->fresh && ngx_http_rt_etag(r, ctx, v) != NGX_OK)
+        || ngx_http_rt_poll_headers(r, ctx) != NGX_OK)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ngx_rt_count(ctx->hub, polls_miss, 1);
+
+    ctx->result = v->fresh ? "miss" : "stale";
+    ctx->messages = n;
+
+    r->headers_out.status = NGX_HTTP_OK;
+    r->headers_out.content_length_n = b->last - b->pos;
+
+    rc = ngx_http_send_header(r);
+
+    if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
+        return rc;
+    }
+
+    b->memory = (b->last != b->pos);
+    b->last_buf = (r == r->main) ? 1 : 0;
+    b->last_in_chain = 1;
+
+    out.buf = b;
+    out.next = NULL;
+
+    return ngx_http_output_filter(r, &out);
+}
+
+
+static ngx_int_t
+ngx_http_rt_poll_read(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
+    ngx_rt_view_t *view, ngx_rt_delivery_t *msg)
+{
+    u_char              *p;
+    ngx_rt_store_t      *st;
+    ngx_rt_record_sh_t   rec;
+
+    st = ctx->hub->store;
+
+    if (ngx_rt_log_peek(st, view->latest, &rec) != NGX_OK
+        || rec.seq != view->msg_seq)
+    {
+        return NGX_DECLINED;
+    }
+
+    p = ngx_pnalloc(r->pool, (size_t) rec.event_len + rec.data_len
+                             + NGX_RT_CURSOR_LEN);
+    if (p == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (ngx_rt_log_body(st, view->latest, &rec, p) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    msg->event.data = p;
+    msg->event.len = rec.event_len;
+    msg->data.data = p + rec.event_len;
+    msg->data.len = rec.data_len;
+    msg->seq = rec.seq;
+
+    msg->id.data = msg->data.data + rec.data_len;
+    msg->id.len = ngx_rt_hub_id(ctx->hub, msg->id.data, rec.seq, rec.digest);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_rt_poll_one(ngx_http_request_t *r, ngx_rt_delivery_t *msg,
+    ngx_buf_t *b)
+{
+    b->pos = msg->data.data;
+    b->last = b->pos + msg->data.len;
+
+    return ngx_http_set_content_type(r);
+}
+
+
+static ngx_int_t
+ngx_http_rt_poll_list(ngx_http_request_t *r, ngx_rt_delivery_t *msgs,
+    ngx_uint_t n, ngx_buf_t *b)
+{
+    u_char      *p;
+    size_t       len;
+    ngx_uint_t   i;
+
+    ngx_qsort(msgs, n, sizeof(ngx_rt_delivery_t), ngx_http_rt_poll_cmp);
+
+    len = 2;
+
+    for (i = 0; i < n; i++) {
+        len += ngx_http_rt_poll_item_len(&msgs[i]) + 1;
+    }
+
+    p = ngx_pnalloc(r->pool, len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    b->pos = p;
+    *p++ = '[';
+
+    for (i = 0; i < n; i++) {
+
+        if (i) {
+            *p++ = ',';
+        }
+
+        p = ngx_http_rt_poll_item(p, &msgs[i]);
+    }
+
+    *p++ = ']';
+    b->last = p;
+
+    ngx_str_set(&r->headers_out.content_type, "application/json");
+    r->headers_out.content_type_len = r->headers_out.content_type.len;
+    r->headers_out.content_type_lowcase = NULL;
+
+    return NGX_OK;
+}
+
+
+static size_t
+ngx_http_rt_poll_item_len(ngx_rt_delivery_t *msg)
+{
+    size_t  len;
+
+    len = sizeof("{\"channel\":,\"id\":,\"event\":null,\"data\":}") - 1
+          + ngx_rt_json_string_len(&msg->channel)
+          + ngx_rt_json_string_len(&msg->id)
+          + ngx_rt_json_string_len(&msg->event);
+
+    if (ngx_rt_utf8_valid(msg->data.data, msg->data.len)) {
+        return len + ngx_rt_json_string_len(&msg->data);
+    }
+
+    return len + sizeof("\"\",\"encoding\":\"base64\"") - 1
+           + ngx_base64_encoded_length(msg->data.len);
+}
+
+
+static u_char *
+ngx_http_rt_poll_item(u_char *p, ngx_rt_delivery_t *msg)
+{
+    ngx_str_t  base64;
+
+    p = ngx_cpymem(p, "{\"channel\":", sizeof("{\"channel\":") - 1);
+    p = ngx_rt_json_string(p, &msg->channel);
+    p = ngx_cpymem(p, ",\"id\":", sizeof(",\"id\":") - 1);
+    p = ngx_rt_json_string(p, &msg->id);
+    p = ngx_cpymem(p, ",\"event\":", sizeof(",\"event\":") - 1);
+
+    if (msg->event.len) {
+        p = ngx_rt_json_string(p, &msg->event);
+
+    } else {
+        p = ngx_cpymem(p, "null", sizeof("null") - 1);
+    }
+
+    p = ngx_cpymem(p, ",\"data\":", sizeof(",\"data\":") - 1);
+
+    if (ngx_rt_utf8_valid(msg->data.data, msg->data.len)) {
+        p = ngx_rt_json_string(p, &msg->data);
+
+    } else {
+        *p++ = '"';
+        base64.data = p;
+        ngx_encode_base64(&base64, &msg->data);
+        p += base64.len;
+        p = ngx_cpymem(p, "\",\"encoding\":\"base64\"",
+                       sizeof("\",\"encoding\":\"base64\"") - 1);
+    }
+
+    *p++ = '}';
+
+    return p;
+}
+
+
+static int ngx_libc_cdecl
+ngx_http_rt_poll_cmp(const void *one, const void *two)
+{
+    const ngx_rt_delivery_t  *a, *b;
+
+    a = one;
+    b = two;
+
+    return (a->seq > b->seq) - (a->seq < b->seq);
+}

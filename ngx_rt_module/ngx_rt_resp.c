@@ -1,0 +1,309 @@
+
+/*
+ * Copyright (C) 2026 ngx_rt contributors
+ *
+ * The codec: replies out of bytes.  hiredis builds them; a tokenizer before
+ * it follows the framing, which is little: a line, or the string that the
+ * line has announced.
+ *
+ *     *3\r\n  $7\r\n message\r\n  $1\r\n a\r\n  $5\r\n hello\r\n
+ *     line    line   string      line   string line   string
+ *
+ * It refuses what hiredis would take on trust (an array of two thousand
+ * million elements is allocated at once) or, in 1.x, understand though nobody
+ * asked for it (RESP3), and replaces a string that is too large by nil, so
+ * that a message over message_max is passed over and not held.
+ */
+
+
+#include <ngx_rt_source.h>
+#include <hiredis/hiredis.h>
+
+
+#define NGX_RT_RESP_ARRAY         64        /* elements */
+#define NGX_RT_RESP_SLACK         65536
+
+/* states */
+#define NGX_RT_RESP_TYPE          0         /* a line begins */
+#define NGX_RT_RESP_TEXT          1         /* in a line that is passed on */
+#define NGX_RT_RESP_LENGTH        2         /* in a line with a length, which
+                                               is held until it is whole */
+#define NGX_RT_RESP_STRING        3         /* in a string that is passed on */
+#define NGX_RT_RESP_SKIP          4         /* in one that is passed over */
+
+
+static ngx_int_t ngx_rt_resp_type(ngx_rt_resp_t *resp, u_char ch);
+static ngx_int_t ngx_rt_resp_line(ngx_rt_resp_t *resp);
+static ngx_int_t ngx_rt_resp_number(const u_char *p, const u_char *last,
+    int64_t *n);
+static ngx_int_t ngx_rt_resp_pass(ngx_rt_resp_t *resp, const u_char *data,
+    size_t len);
+static ngx_int_t ngx_rt_resp_fail(ngx_rt_resp_t *resp, const char *error);
+
+
+ngx_int_t
+ngx_rt_resp_init(ngx_rt_resp_t *resp, size_t bulk_max)
+{
+    ngx_memzero(resp, sizeof(ngx_rt_resp_t));
+
+    resp->reader = redisReaderCreate();
+    if (resp->reader == NULL) {
+        return NGX_ERROR;
+    }
+
+    resp->bulk_max = bulk_max;
+    resp->array_max = NGX_RT_RESP_ARRAY;
+
+    /* a pattern, a channel, a payload */
+    resp->reply_max = 3 * bulk_max + NGX_RT_RESP_SLACK;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_rt_resp_done(ngx_rt_resp_t *resp)
+{
+    if (resp->reader) {
+        redisReaderFree(resp->reader);
+        resp->reader = NULL;
+    }
+}
+
+
+/*
+ * What is passed on as it is goes to the reader in one piece: [start, p).
+ * A line with a length is kept in resp->line, for it may come in parts.
+ */
+
+ngx_int_t
+ngx_rt_resp_feed(ngx_rt_resp_t *resp, const u_char *data, size_t len)
+{
+    size_t         n;
+    const u_char  *p, *last, *start;
+
+    if (resp->error) {
+        return NGX_ERROR;
+    }
+
+    p = data;
+    last = data + len;
+    start = data;
+
+    while (p < last) {
+
+        switch (resp->state) {
+
+        case NGX_RT_RESP_TYPE:
+
+            if (ngx_rt_resp_type(resp, *p) != NGX_OK) {
+                return NGX_ERROR;
+            }
+
+            if (resp->state == NGX_RT_RESP_LENGTH
+                && ngx_rt_resp_pass(resp, start, p - start) != NGX_OK)
+            {
+                return NGX_ERROR;
+            }
+
+            p++;
+            break;
+
+        case NGX_RT_RESP_TEXT:
+
+            if (*p == LF && resp->last == CR) {
+                resp->state = NGX_RT_RESP_TYPE;
+            }
+
+            resp->last = *p++;
+            break;
+
+        case NGX_RT_RESP_LENGTH:
+
+            if (resp->len == NGX_RT_RESP_LINE) {
+                return ngx_rt_resp_fail(resp, "too long a length");
+            }
+
+            resp->line[resp->len++] = *p++;
+
+            if (p[-1] == LF && ngx_rt_resp_line(resp) != NGX_OK) {
+                return NGX_ERROR;
+            }
+
+            start = p;
+            break;
+
+        default: /* STRING, SKIP */
+
+            n = ngx_min(resp->rest, (size_t) (last - p));
+            p += n;
+            resp->rest -= n;
+
+            if (resp->state == NGX_RT_RESP_SKIP) {
+                start = p;
+            }
+
+            if (resp->rest == 0) {
+                resp->state = NGX_RT_RESP_TYPE;
+            }
+
+            break;
+        }
+    }
+
+    /* a line with a length stays in resp->line */
+
+    if (resp->state == NGX_RT_RESP_LENGTH) {
+        return NGX_OK;
+    }
+
+    return ngx_rt_resp_pass(resp, start, p - start);
+}
+
+
+static ngx_int_t
+ngx_rt_resp_type(ngx_rt_resp_t *resp, u_char ch)
+{
+    switch (ch) {
+
+    case '+':
+    case '-':
+    case ':':
+        resp->state = NGX_RT_RESP_TEXT;
+        resp->last = ch;
+        return NGX_OK;
+
+    case '$':
+    case '*':
+        resp->state = NGX_RT_RESP_LENGTH;
+        resp->line[0] = ch;
+        resp->len = 1;
+        return NGX_OK;
+
+    default:
+        return ngx_rt_resp_fail(resp, "not a reply of Redis");
+    }
+}
+
+
+static ngx_int_t
+ngx_rt_resp_line(ngx_rt_resp_t *resp)
+{
+    int64_t   n;
+    u_char   *line, *last;
+
+    line = resp->line;
+    last = line + resp->len - 2;
+
+    resp->state = NGX_RT_RESP_TYPE;
+
+    if (resp->len < 4
+        || *last != CR
+        || ngx_rt_resp_number(line + 1, last, &n) != NGX_OK)
+    {
+        return ngx_rt_resp_fail(resp, "bad length");
+    }
+
+    if (line[0] == '*') {
+
+        if (n > (int64_t) resp->array_max) {
+            return ngx_rt_resp_fail(resp, "too many elements");
+        }
+
+    } else if (n > (int64_t) resp->bulk_max) {
+        resp->state = NGX_RT_RESP_SKIP;
+        resp->rest = (size_t) n + 2;
+
+        return ngx_rt_resp_pass(resp, (u_char *) "$-1" CRLF,
+                                sizeof("$-1" CRLF) - 1);
+
+    } else if (n >= 0) {
+        resp->state = NGX_RT_RESP_STRING;
+        resp->rest = (size_t) n + 2;
+    }
+
+    return ngx_rt_resp_pass(resp, line, resp->len);
+}
+
+
+/* -1, or a number without leading zeros, as hiredis takes it */
+
+static ngx_int_t
+ngx_rt_resp_number(const u_char *p, const u_char *last, int64_t *n)
+{
+    if (last - p == 2 && p[0] == '-' && p[1] == '1') {
+        *n = -1;
+        return NGX_OK;
+    }
+
+    if (last - p > 1 && *p == '0') {
+        return NGX_ERROR;
+    }
+
+    *n = ngx_atoof((u_char *) p, last - p);
+
+    return (*n == NGX_ERROR) ? NGX_ERROR : NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_rt_resp_pass(ngx_rt_resp_t *resp, const u_char *data, size_t len)
+{
+    if (len == 0) {
+        return NGX_OK;
+    }
+
+    resp->unfinished += len;
+
+    if (redisReaderFeed(resp->reader, (const char *) data, len) != REDIS_OK) {
+        return ngx_rt_resp_fail(resp, "no memory for a reply");
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_rt_resp_next(ngx_rt_resp_t *resp, redisReply **reply)
+{
+    void         *p;
+    redisReader  *reader;
+
+    if (resp->error) {
+        return NGX_ERROR;
+    }
+
+    reader = resp->reader;
+
+    if (redisReaderGetReply(reader, &p) != REDIS_OK) {
+        return ngx_rt_resp_fail(resp, reader->errstr);
+    }
+
+    if (p) {
+        resp->unfinished = reader->len - reader->pos;
+        *reply = p;
+        return NGX_OK;
+    }
+
+    if (resp->unfinished > resp->reply_max) {
+        return ngx_rt_resp_fail(resp, "too large a reply");
+    }
+
+    return NGX_AGAIN;
+}
+
+
+void
+ngx_rt_resp_free(redisReply *reply)
+{
+    freeReplyObject(reply);
+}
+
+
+static ngx_int_t
+ngx_rt_resp_fail(ngx_rt_resp_t *resp, const char *error)
+{
+    resp->error = error;
+
+    return NGX_ERROR;
+}
