@@ -150,15 +150,7 @@ static ngx_int_t
 ngx_http_rt_publish_refuse(ngx_http_request_t *r, ngx_uint_t status,
     const char *text)
 {
-    ngx_int_t  rc;
-
     r->expect_tested = 1;
-
-    rc = ngx_http_discard_request_body(r);
-
-    if (rc != NGX_OK) {
-        return rc;
-    }
 
     return ngx_http_rt_text(r, status, text);
 }
@@ -439,7 +431,8 @@ ngx_http_rt_publish_answer(ngx_http_request_t *r, ngx_rt_publish_t *pub)
 }
 
 
-/* Redis refused: for a while, or for good until somebody changes something */
+/* Redis refused: for a while, or for good until somebody changes something;
+ * or it was not asked, for what can't be said in JSON */
 
 static ngx_int_t
 ngx_http_rt_publish_error(ngx_http_request_t *r, ngx_str_t *error)
@@ -456,6 +449,16 @@ ngx_http_rt_publish_error(ngx_http_request_t *r, ngx_str_t *error)
         ngx_string("OOM"),
         ngx_null_string
     };
+
+    static ngx_str_t  not_utf8 = ngx_string("not UTF-8");
+
+    if (error->len == not_utf8.len
+        && ngx_strncmp(error->data, not_utf8.data, not_utf8.len) == 0)
+    {
+        return ngx_http_rt_text(r, NGX_HTTP_BAD_REQUEST,
+                                "message and event must be UTF-8 in this "
+                                "hub, its payload is JSON");
+    }
 
     ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
                   "Redis refused a publish: \"%V\"", error);

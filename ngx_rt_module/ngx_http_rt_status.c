@@ -64,17 +64,9 @@ ngx_http_rt_status_handler(ngx_http_request_t *r)
 static ngx_int_t
 ngx_http_rt_status_method(ngx_http_request_t *r)
 {
-    ngx_int_t  rc;
-
     static ngx_str_t  allow = ngx_string("GET, HEAD");
 
     r->expect_tested = 1;
-
-    rc = ngx_http_discard_request_body(r);
-
-    if (rc != NGX_OK) {
-        return rc;
-    }
 
     if (ngx_http_rt_header_out(r, "Allow", &allow) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
