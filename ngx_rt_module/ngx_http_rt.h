@@ -79,6 +79,7 @@ typedef struct {
     const char                   *close;        /* why the stream ended */
     ngx_str_t                     version;      /* cursor text */
     ngx_uint_t                    messages;
+    void                         *stream;   /* the open stream, or NULL */
 } ngx_http_rt_ctx_t;
 
 

@@ -133,6 +133,7 @@ ngx_http_rt_sse(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
 
     cln->handler = ngx_http_rt_sse_cleanup;
     cln->data = s;
+    ctx->stream = s;
 
     ngx_rt_count(ctx->hub, opened[NGX_RT_SSE], 1);
     ngx_rt_count(ctx->hub, open[NGX_RT_SSE], 1);
@@ -551,20 +552,12 @@ static void
 ngx_http_rt_sse_writable(ngx_http_request_t *r)
 {
     ngx_http_rt_ctx_t     *ctx;
-    ngx_http_cleanup_t    *cln;
     ngx_http_rt_stream_t  *s;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_rt_module);
-    s = NULL;
+    s = ctx->stream;
 
-    for (cln = r->main->cleanup; cln; cln = cln->next) {
-        if (cln->handler == ngx_http_rt_sse_cleanup) {
-            s = cln->data;
-            break;
-        }
-    }
-
-    if (s == NULL || ctx->close) {
+    if (ctx->close) {
         return;
     }
 

@@ -21,7 +21,7 @@
 #define NGX_RT_HUB_TURN           (1024 * 1024)
 
 
-static ngx_int_t ngx_rt_hub_take_slot(ngx_rt_hub_t *hub);
+static void ngx_rt_hub_take_slot(ngx_rt_hub_t *hub);
 static void ngx_rt_hub_timer(ngx_event_t *ev);
 static void ngx_rt_hub_posted(ngx_event_t *ev);
 static void ngx_rt_hub_stamp(ngx_rt_hub_t *hub);
@@ -103,7 +103,7 @@ ngx_rt_hub_init(ngx_cycle_t *cycle, ngx_rt_hub_conf_t *conf)
 }
 
 
-static ngx_int_t
+static void
 ngx_rt_hub_take_slot(ngx_rt_hub_t *hub)
 {
     ngx_rt_zone_sh_t  *sh;
@@ -124,8 +124,6 @@ ngx_rt_hub_take_slot(ngx_rt_hub_t *hub)
     __atomic_store_n(&slot->pid, (uint32_t) ngx_pid, __ATOMIC_RELEASE);
 
     hub->slot = slot;
-
-    return NGX_OK;
 }
 
 
@@ -241,6 +239,7 @@ void
 ngx_rt_hub_run(ngx_rt_hub_t *hub)
 {
     size_t              portion, turn;
+    uint64_t            seq;
     ngx_int_t           rc;
     ngx_rt_record_sh_t  rec;
 
@@ -259,9 +258,15 @@ ngx_rt_hub_run(ngx_rt_hub_t *hub)
 
     while (turn < NGX_RT_HUB_TURN) {
 
+        /* a record is readable before its seq is told, so at the head all up
+         * to this seq has been read; some seqs have no record */
+
+        seq = ngx_rt_store_seq(hub->store);
+
         rc = ngx_rt_log_peek(hub->store, hub->pos, &rec);
 
         if (rc == NGX_DONE) {
+            hub->seq = ngx_max(hub->seq, seq);
             break;
         }
 

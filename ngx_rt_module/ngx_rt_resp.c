@@ -97,6 +97,7 @@ ngx_rt_resp_feed(ngx_rt_resp_t *resp, const u_char *data, size_t len)
         case NGX_RT_RESP_TYPE:
 
             if (ngx_rt_resp_type(resp, *p) != NGX_OK) {
+                (void) ngx_rt_resp_pass(resp, start, p - start);
                 return NGX_ERROR;
             }
 
@@ -269,10 +270,6 @@ ngx_rt_resp_next(ngx_rt_resp_t *resp, redisReply **reply)
     void         *p;
     redisReader  *reader;
 
-    if (resp->error) {
-        return NGX_ERROR;
-    }
-
     reader = resp->reader;
 
     if (redisReaderGetReply(reader, &p) != REDIS_OK) {
@@ -283,6 +280,12 @@ ngx_rt_resp_next(ngx_rt_resp_t *resp, redisReply **reply)
         resp->unfinished = reader->len - reader->pos;
         *reply = p;
         return NGX_OK;
+    }
+
+    /* what came whole before the error has been taken by now */
+
+    if (resp->error) {
+        return NGX_ERROR;
     }
 
     if (resp->unfinished > resp->reply_max) {

@@ -183,11 +183,11 @@ struct ngx_rt_redis_op_s {
 
 
 /*
- * What the owner of a connection does.  None of these may close it, but for
- * closed and ready.
+ * What the owner of a connection does.  ready, push and drained are bound as
+ * a handler is, and return what it returns.
  *
  * ready    logged in, database selected, PING answered
- * push     a message that no command is owed; returns as a handler does
+ * push     a message that no command is owed
  * turn     the replies of one turn of the event loop have been handled
  * drained  what was waiting to be written is written
  * closed   the connection is lost, or no url could be reached: rd->error
@@ -196,11 +196,11 @@ struct ngx_rt_redis_op_s {
  */
 
 typedef struct {
-    void                        (*ready)(ngx_rt_redis_t *rd);
+    ngx_int_t                   (*ready)(ngx_rt_redis_t *rd);
     ngx_int_t                   (*push)(ngx_rt_redis_t *rd,
                                       struct redisReply *reply);
     void                        (*turn)(ngx_rt_redis_t *rd);
-    void                        (*drained)(ngx_rt_redis_t *rd);
+    ngx_int_t                   (*drained)(ngx_rt_redis_t *rd);
     void                        (*closed)(ngx_rt_redis_t *rd);
 } ngx_rt_redis_ops_t;
 
@@ -225,9 +225,7 @@ struct ngx_rt_redis_s {
                                                worker */
 
     unsigned                      refused:1;
-    unsigned                      resolved:1;
     unsigned                      looking:1;    /* ngx_resolve_name() runs */
-    unsigned                      dispatching:1;
 
     ngx_rt_redis_state_e          state;
     ngx_log_t                     log;      /* a quiet copy: the owner tells
