@@ -21,26 +21,26 @@ sub refused ($r, $status, $name) {
 # an embedded hub
 
 my $server = <<'END';
-    location ~ ^/rt/(?<channel>.*)$ { rt_subscribe local $channel; }
-    location ~ ^/pub/(?<channel>.*)$ { rt_publish local $channel; }
-    location ~ ^/small/(?<channel>.*)$ {
+    location ~ ^/rt/(?<channel>(?s:.*))$ { rt_subscribe local $channel; }
+    location ~ ^/pub/(?<channel>(?s:.*))$ { rt_publish local $channel; }
+    location ~ ^/small/(?<channel>(?s:.*))$ {
         client_body_buffer_size 1k;
         rt_publish local $channel;
     }
-    location ~ ^/file/(?<channel>.*)$ {
+    location ~ ^/file/(?<channel>(?s:.*))$ {
         client_body_in_file_only clean;
         rt_publish local $channel;
     }
-    location ~ ^/one/(?<channel>.*)$ {
+    location ~ ^/one/(?<channel>(?s:.*))$ {
         client_body_in_single_buffer on;
         rt_publish local $channel;
     }
     location /denied { deny all; rt_publish local a; }
-    location ~ ^/both/(?<channel>.*)$ {
+    location ~ ^/both/(?<channel>(?s:.*))$ {
         rt_subscribe local $channel;
         if ($request_method = POST) { rt_publish local $channel; }
     }
-    location ~ ^/limited/(?<channel>.*)$ {
+    location ~ ^/limited/(?<channel>(?s:.*))$ {
         rt_subscribe local $channel;
         limit_except GET { rt_publish local $channel; }
     }
@@ -222,10 +222,10 @@ $ngx = RT::Nginx->new(
     rt_hub json { zone 8m; redis %%REDIS%%; payload json; }
 END
     server => <<'END',
-    location ~ ^/raw/(?<channel>.*)$ { rt_publish raw $channel; }
-    location ~ ^/json/(?<channel>.*)$ { rt_publish json $channel; }
-    location ~ ^/rt/(?<channel>.*)$ { rt_subscribe raw $channel; }
-    location ~ ^/jrt/(?<channel>.*)$ { rt_subscribe json $channel; }
+    location ~ ^/raw/(?<channel>(?s:.*))$ { rt_publish raw $channel; }
+    location ~ ^/json/(?<channel>(?s:.*))$ { rt_publish json $channel; }
+    location ~ ^/rt/(?<channel>(?s:.*))$ { rt_subscribe raw $channel; }
+    location ~ ^/jrt/(?<channel>(?s:.*))$ { rt_subscribe json $channel; }
 END
 );
 
@@ -293,8 +293,8 @@ $ngx = RT::Nginx->new(
     redis => $fake,
     http  => 'rt_hub app { zone 8m; redis %%REDIS%%; redis_timeout 1s 500ms;'
            . ' redis_reconnect 10ms 100ms; }',
-    server => 'location ~ ^/pub/(?<channel>.*)$ { rt_publish app $channel; }'
-        . ' location ~ ^/rt/(?<channel>.*)$ { rt_subscribe app $channel; }',
+    server => 'location ~ ^/pub/(?<channel>(?s:.*))$ { rt_publish app $channel; }'
+        . ' location ~ ^/rt/(?<channel>(?s:.*))$ { rt_subscribe app $channel; }',
 );
 is(post($ngx, '/pub/a', 'x')->status, 202, 'as it should be');
 
