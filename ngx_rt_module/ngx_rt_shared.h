@@ -169,7 +169,7 @@ typedef struct {
     uint64_t                      delivered[2];
     uint64_t                      received[2];
     uint64_t                      slow_closed[2];
-    uint64_t                      spare[15];
+    uint64_t                      spare[16];
 } ngx_rt_slot_sh_t;
 
 

@@ -7,7 +7,8 @@
  * publishes.  Knows no HTTP.
  *
  *     ngx_rt_resp.c         the codec: hiredis behind a tokenizer
- *     ngx_rt_redis.c        one connection: socket, login, replies in order
+ *     ngx_rt_redis.c        one connection: addresses, socket, login, end
+ *     ngx_rt_redis_io.c     one connection: bytes out and in, replies in order
  *     ngx_rt_feeder.c       the role: lease, state, back-off, expiry
  *     ngx_rt_feed_pubsub.c  what the feeder does for `source pubsub`
  *     ngx_rt_publish.c      a worker's connection for publishing
@@ -309,6 +310,17 @@ ngx_str_t *ngx_rt_redis_server(ngx_rt_redis_t *rd);
 ssize_t ngx_rt_redis_format(u_char **cmd, ngx_uint_t argc,
     const ngx_str_t *argv);
 void ngx_rt_redis_free_command(u_char *cmd);
+
+/* between the two files of the connection */
+void ngx_rt_redis_connected(ngx_rt_redis_t *rd);
+void ngx_rt_redis_down(ngx_rt_redis_t *rd);
+void ngx_rt_redis_errno(ngx_rt_redis_t *rd, const char *what, ngx_err_t err);
+ngx_int_t ngx_rt_redis_command(ngx_rt_redis_t *rd, ngx_rt_redis_op_t *op,
+    ngx_uint_t argc, const ngx_str_t *argv);
+void ngx_rt_redis_read_handler(ngx_event_t *rev);
+void ngx_rt_redis_write_handler(ngx_event_t *wev);
+void ngx_rt_redis_timer(ngx_event_t *ev);
+void ngx_rt_redis_set_timer(ngx_rt_redis_t *rd);
 
 
 /* ngx_rt_feed_pubsub.c */

@@ -1,0 +1,318 @@
+
+/*
+ * Copyright (C) 2026 ngx_rt contributors
+ *
+ * The zone as one writer and many crashes see it: every fault point is where
+ * a writer is once killed, and the next one finds all other channels whole.
+ */
+
+
+#define NGX_RT_FAULTS  1
+
+#include "../../ngx_rt_module/ngx_rt_hash.c"
+#include "../../ngx_rt_module/ngx_rt_message.c"
+#include "../../ngx_rt_module/ngx_rt_log.c"
+#include "../../ngx_rt_module/ngx_rt_retain.c"
+#include "../../ngx_rt_module/ngx_rt_table.c"
+#include "../../ngx_rt_module/ngx_rt_store.c"
+#include "../../ngx_rt_module/ngx_rt_want.c"
+#include "unit.h"
+#include <setjmp.h>
+
+
+#define ZONE  (512 * 1024)
+
+
+static long         fault_at;
+static jmp_buf      fault_jump;
+static ngx_shmtx_t  mutex;
+static ngx_shmtx_sh_t  mutex_sh;
+
+
+void
+ngx_rt_fault(const char *name)
+{
+    (void) name;
+
+    if (fault_at && --fault_at == 0) {
+        longjmp(fault_jump, 1);
+    }
+}
+
+
+static void
+open_store(ngx_rt_store_t *st, void *mem)
+{
+    u_char  random[32];
+
+    ngx_memset(random, 7, sizeof(random));
+    ngx_memzero(st, sizeof(ngx_rt_store_t));
+
+    is_int(ngx_rt_store_create(st, mem, ZONE, 4, random), NGX_OK, "created");
+
+    ngx_memzero(&mutex, sizeof(mutex));
+    (void) ngx_shmtx_create(&mutex, &mutex_sh, NULL);
+
+    st->mutex = &mutex;
+    st->history = 4;
+    st->message_max = 8192;
+    st->embedded = 1;
+}
+
+
+static ngx_int_t
+publish(ngx_rt_store_t *st, ngx_uint_t channel, ngx_uint_t n, uint64_t *seq)
+{
+    u_char            name[32], data[64], digest[NGX_RT_DIGEST_LEN];
+    ngx_str_t         ch;
+    ngx_rt_message_t  msg;
+
+    ngx_memzero(&msg, sizeof(msg));
+
+    ch.data = name;
+    ch.len = snprintf((char *) name, sizeof(name), "ch:%u",
+                      (unsigned) channel);
+    msg.data.data = data;
+    msg.data.len = snprintf((char *) data, sizeof(data), "%u/%u",
+                            (unsigned) channel, (unsigned) n);
+
+    ngx_rt_message_digest(&ch, &msg, digest);
+
+    return ngx_rt_store_publish(st, 0, &ch, &msg, digest, 1000 + n, 1, seq);
+}
+
+
+/* the latest message of a channel as a number, -1: none, -2: unreadable */
+
+static long
+latest(ngx_rt_store_t *st, ngx_uint_t channel)
+{
+    u_char              name[32], body[64];
+    unsigned            c, n;
+    ngx_str_t           ch;
+    ngx_rt_key_t        key;
+    ngx_rt_view_t       view;
+    ngx_rt_record_sh_t  rec;
+
+    ch.data = name;
+    ch.len = snprintf((char *) name, sizeof(name), "ch:%u",
+                      (unsigned) channel);
+
+    ngx_rt_table_key(st, &ch, &key);
+
+    if (ngx_rt_table_look(st, &key, 1, &view) != NGX_OK || !view.msg_seq) {
+        return -1;
+    }
+
+    if (ngx_rt_log_peek(st, view.latest, &rec) != NGX_OK
+        || rec.seq != view.msg_seq || rec.data_len >= sizeof(body)
+        || ngx_rt_log_body(st, view.latest, &rec, body) != NGX_OK)
+    {
+        return -2;
+    }
+
+    body[rec.data_len] = '\0';
+
+    if (sscanf((char *) body, "%u/%u", &c, &n) != 2 || c != channel) {
+        return -2;
+    }
+
+    return n;
+}
+
+
+/* lists without holes and in order, sums as recounted */
+
+static void
+check(ngx_rt_store_t *st, const char *when)
+{
+    uint32_t            i, n, bad;
+    uint64_t            off, seq, pinned, history;
+    ngx_rt_entry_sh_t  *e;
+
+    bad = 0;
+
+    ngx_rt_store_lock(st);
+
+    for (i = 1; i < st->sh->nentries; i++) {
+        e = &st->entries[i];
+
+        if (!(e->flags & NGX_RT_USED)) {
+            continue;
+        }
+
+        bad += (e->lock & 1);
+        seq = 0;
+        off = e->oldest;
+
+        for (n = 0; n < e->count; n++) {
+            bad += ngx_rt_log_at(st, off)->seq <= seq;
+            seq = ngx_rt_log_at(st, off)->seq;
+            bad += off < st->sh->tail || off >= st->sh->head;
+            bad += (n + 1 == e->count) != (off == e->latest);
+            off = ngx_rt_log_at(st, off)->next;
+        }
+
+        bad += e->count && e->msg_seq != seq;
+        bad += e->floor >= e->version && e->count > 0;
+    }
+
+    pinned = st->sh->pinned;
+    history = st->sh->history;
+    ngx_rt_retain_recount(st);
+
+    ok(bad == 0 && pinned == st->sh->pinned && history == st->sh->history,
+       "whole %s", when);
+
+    ngx_rt_store_unlock(st);
+}
+
+
+static void
+test_neighbours(ngx_rt_store_t *st)
+{
+    uint64_t    seq, last;
+    ngx_uint_t  i, bad;
+
+    is_int(publish(st, 1, 7, &seq), NGX_OK, "published");
+    is_int(latest(st, 1), 7, "and there");
+
+    bad = 0;
+    last = seq;
+
+    for (i = 0; i < 50000; i++) {
+        bad += publish(st, 2 + i % 3, i, &seq) != NGX_OK;
+        bad += seq <= last;
+        last = seq;
+    }
+
+    is_int(bad, 0, "a busy neighbour always publishes, seq only grows");
+    ok(st->sh->head > 4 * st->sh->log_size, "the ring came round");
+    is_int(latest(st, 1), 7, "the quiet channel keeps its latest message");
+    is_int(latest(st, 2 + 49999 % 3), 49999, "the busy one has its own");
+    check(st, "after 50000 messages");
+}
+
+
+static void
+test_history(ngx_rt_store_t *st)
+{
+    uint64_t       seq, first, offs[8], seqs[8];
+    ngx_str_t      ch = ngx_string("ch:90");
+    ngx_uint_t     i, queued;
+    ngx_rt_view_t  view;
+
+    (void) publish(st, 90, 0, &first);
+
+    for (i = 1; i < 4; i++) {
+        (void) publish(st, 90, i, &seq);
+    }
+
+    (void) ngx_rt_store_touch(st, &ch, 1, &view, &queued);
+
+    is_int(ngx_rt_store_history(st, view.entry, view.gen, first, seq, offs,
+                                seqs, 8),
+           3, "what came after the first");
+    ok(seqs[2] == seq && seqs[0] < seqs[1] && seqs[1] < seqs[2], "in order");
+    is_int(ngx_rt_store_history(st, view.entry, view.gen, first, seq - 1,
+                                offs, seqs, 8),
+           2, "up to the last but one");
+
+    (void) publish(st, 90, 4, &seq);
+    (void) ngx_rt_store_touch(st, &ch, 1, &view, &queued);
+
+    is_int(view.count, 4, "history 4 keeps four");
+    ok(view.floor == first, "and tells what was dropped");
+}
+
+
+static void
+test_many(ngx_rt_store_t *st)
+{
+    uint64_t    seq;
+    ngx_uint_t  i, bad;
+
+    bad = 0;
+
+    for (i = 0; i < 20000; i++) {
+        bad += publish(st, 1000 + i, i, &seq) != NGX_OK;
+    }
+
+    is_int(bad, 0, "20000 channels in a small zone: none fails");
+    ok(st->sh->evicted > 0, "evictions are counted");
+    is_int(latest(st, 1000 + 19999), 19999, "the newest is there");
+    check(st, "after 20000 channels");
+}
+
+
+static void
+test_crashes(ngx_rt_store_t *st)
+{
+    char        when[64];
+    long        n, quiet;
+    uint64_t    seq;
+    ngx_uint_t  round, bad;
+
+    (void) publish(st, 500, 77, &seq);
+    quiet = 0;
+    bad = 0;
+
+    for (round = 1; round < 400; round++) {
+
+        fault_at = 1 + round % 37;
+
+        if (setjmp(fault_jump) == 0) {
+            for (n = 0; n < 20; n++) {
+                (void) publish(st, 501 + (round + n) % 40, round * 100 + n,
+                               &seq);
+            }
+
+        } else {
+            /* the master opens the lock of the dead */
+            ngx_shmtx_unlock(&mutex);
+        }
+
+        fault_at = 0;
+
+        bad += publish(st, 600, round, &seq) != NGX_OK;
+        bad += latest(st, 600) != (long) round;
+        quiet += latest(st, 500) != 77;
+
+        if (round % 50 == 0) {
+            snprintf(when, sizeof(when), "after %u crashes",
+                     (unsigned) round);
+            check(st, when);
+        }
+    }
+
+    is_int(bad, 0, "the next writer always goes on");
+    is_int(quiet, 0, "a channel nobody was writing lost nothing");
+    ok(st->sh->repaired > 100, "repairs are counted");
+}
+
+
+int
+main(void)
+{
+    void            *mem;
+    ngx_rt_store_t   st;
+
+    if (posix_memalign(&mem, 64, ZONE) != 0) {
+        return 1;
+    }
+
+    is_int(sizeof(ngx_rt_entry_sh_t), 128, "an entry is two cache lines");
+    is_int(sizeof(ngx_rt_slot_sh_t) % 64, 0, "slots share no cache line");
+    is_int(sizeof(ngx_rt_record_sh_t), 64, "a record's header");
+
+    open_store(&st, mem);
+    test_neighbours(&st);
+    test_history(&st);
+    test_many(&st);
+
+    open_store(&st, mem);
+    test_crashes(&st);
+
+    free(mem);
+    done_testing();
+}
