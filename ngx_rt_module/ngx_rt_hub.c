@@ -118,6 +118,8 @@ ngx_rt_hub_take_slot(ngx_rt_hub_t *hub)
 
     slot = &hub->store->slots[ngx_min(hub->nslot, sh->nslots - 1)];
 
+    ngx_rt_viewers_taken(hub->store, slot);
+
     __atomic_store_n(&slot->open[NGX_RT_SSE], 0, __ATOMIC_RELAXED);
     __atomic_store_n(&slot->open[NGX_RT_WEBSOCKET], 0, __ATOMIC_RELAXED);
     __atomic_store_n(&slot->pending, 0, __ATOMIC_RELAXED);
@@ -130,7 +132,9 @@ ngx_rt_hub_take_slot(ngx_rt_hub_t *hub)
 void
 ngx_rt_hub_exit(ngx_rt_hub_conf_t *conf)
 {
-    ngx_rt_hub_t  *hub;
+    ngx_queue_t       *q;
+    ngx_rt_hub_t      *hub;
+    ngx_rt_channel_t  *channel;
 
     hub = conf->hub;
 
@@ -144,6 +148,18 @@ ngx_rt_hub_exit(ngx_rt_hub_conf_t *conf)
 
     if (hub->posted.posted) {
         ngx_delete_posted_event(&hub->posted);
+    }
+
+    /* streams that are open still end with the process */
+
+    for (q = ngx_queue_head(&hub->used);
+         q != ngx_queue_sentinel(&hub->used);
+         q = ngx_queue_next(q))
+    {
+        channel = ngx_queue_data(q, ngx_rt_channel_t, queue);
+
+        ngx_rt_viewers_set(hub->store, channel->entry, channel->gen,
+                           &channel->viewers, 0);
     }
 
     __atomic_store_n(&hub->slot->open[NGX_RT_SSE], 0, __ATOMIC_RELAXED);
@@ -163,6 +179,7 @@ ngx_rt_hub_timer(ngx_event_t *ev)
     ngx_rt_hub_run(hub);
 
     if (++hub->ticks % NGX_RT_HUB_TICKS == 0) {
+        ngx_rt_viewers_reap(hub->store);
         ngx_rt_hub_stamp(hub);
         ngx_rt_hub_find_lost(hub);
         ngx_rt_hub_flush(hub);
@@ -203,6 +220,8 @@ ngx_rt_hub_stamp(ngx_rt_hub_t *hub)
         channel = ngx_queue_data(q, ngx_rt_channel_t, queue);
 
         (void) ngx_rt_table_look(hub->store, &channel->key, ngx_time(), &view);
+
+        ngx_rt_hub_count(hub, channel);
     }
 }
 
@@ -603,6 +622,7 @@ ngx_rt_hub_lose(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel)
     }
 
     channel->entry = NGX_RT_NONE;
+    ngx_memzero(&channel->viewers, sizeof(ngx_rt_viewers_t));
 
     for (q = ngx_queue_head(&channel->links);
          q != ngx_queue_sentinel(&channel->links);
@@ -665,6 +685,8 @@ ngx_rt_hub_enter(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel)
     channel->gen = view.gen;
     hub->map[view.entry] = channel;
 
+    ngx_rt_hub_count(hub, channel);
+
     ngx_queue_remove(&channel->queue);
     ngx_queue_insert_tail(&hub->used, &channel->queue);
 
@@ -715,22 +737,32 @@ ngx_rt_hub_look(ngx_rt_hub_t *hub, const ngx_str_t *name, ngx_rt_view_t *view)
 ngx_uint_t
 ngx_rt_hub_viewers(ngx_rt_hub_t *hub, const ngx_str_t *name)
 {
-    ngx_rt_channel_t  *channel;
+    ngx_rt_key_t   key;
+    ngx_rt_view_t  view;
 
-    channel = ngx_rt_hub_channel(hub, name);
+    ngx_rt_table_key(hub->store, name, &key);
 
-    return channel ? channel->nlinks : 0;
+    if (ngx_rt_table_look(hub->store, &key, ngx_time(), &view) != NGX_OK) {
+        return 0;
+    }
+
+    return ngx_rt_viewers_get(hub->store, view.entry);
 }
 
 
 ngx_rt_channel_t *
 ngx_rt_hub_channel(ngx_rt_hub_t *hub, const ngx_str_t *name)
 {
+    ngx_str_node_t  *node;
+
+    node = ngx_str_rbtree_lookup(&hub->channels, (ngx_str_t *) name,
+                                 ngx_murmur_hash2(name->data, name->len));
+    if (node == NULL) {
+        return NULL;
+    }
+
     return (ngx_rt_channel_t *)
-               ((u_char *) ngx_str_rbtree_lookup(&hub->channels,
-                                                 (ngx_str_t *) name,
-                                                 ngx_murmur_hash2(name->data,
-                                                                  name->len)));
+               ((u_char *) node - offsetof(ngx_rt_channel_t, node));
 }
 
 

@@ -78,6 +78,7 @@ ngx_rt_hub_subscribe(ngx_rt_hub_t *hub, ngx_rt_subscriber_t *sub,
 
         ngx_queue_insert_tail(&channel->links, &link->queue);
         channel->nlinks++;
+        ngx_rt_hub_count(hub, channel);
     }
 
     ngx_queue_insert_tail(&hub->subscribers, &sub->queue);
@@ -166,7 +167,10 @@ ngx_rt_replay_leave(ngx_rt_link_t *link)
 
     ngx_queue_remove(&link->queue);
 
-    if (--channel->nlinks) {
+    channel->nlinks--;
+    ngx_rt_hub_count(hub, channel);
+
+    if (channel->nlinks) {
         return;
     }
 

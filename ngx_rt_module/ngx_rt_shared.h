@@ -117,7 +117,7 @@ typedef struct {
  * A channel.  lock is a sequence lock: odd while the holder of the mutex
  * changes anything in the entry or in the list of its messages.  All other
  * fields are written under the mutex, but for `used`, which any worker may
- * stamp at any time.  A killed writer leaves lock odd: the next writer then
+ * stamp, and `viewers`, which any may change, at any time.  A killed writer leaves lock odd: the next writer then
  * empties the channel and gives it a fresh version, so that whoever holds an
  * older one is answered in full or told of a gap.
  *
@@ -144,7 +144,7 @@ typedef struct {
     uint32_t                      count;    /* messages retained */
     uint32_t                      bytes;    /* of their records; saturates */
     uint32_t                      want;     /* next in the want queue */
-    uint32_t                      spare;
+    uint32_t                      viewers;  /* streams, ngx_rt_viewers.c */
 } ngx_rt_entry_sh_t;
 
 
@@ -238,6 +238,7 @@ typedef struct {
     uint64_t                      messages;
     uint64_t                      bytes;
     uint64_t                      dropped;      /* too large, bad, no room */
+    uint64_t                      viewers;      /* epoch of entries' counts */
 
     ngx_rt_feed_sh_t              feed;
 } ngx_rt_zone_sh_t;
@@ -501,6 +502,35 @@ void ngx_rt_store_dropped(ngx_rt_store_t *st);
 
 /* bytes of the zone in use: head, table entries in use, live records */
 uint64_t ngx_rt_store_used(ngx_rt_store_t *st);
+
+
+/* ngx_rt_viewers.c: how many streams of this node follow a channel.  Lock-free
+ * and any worker's. */
+
+/* what a worker has added to a channel's count; zeroed when it has none, and
+ * when the channel's entry is another */
+
+typedef struct {
+    uint32_t                      epoch;
+    uint32_t                      count;
+} ngx_rt_viewers_t;
+
+/* makes this worker's part of the count n; also without a change of n it must
+ * be called every second, to add it again after somebody died */
+void ngx_rt_viewers_set(ngx_rt_store_t *st, uint32_t index, uint32_t gen,
+    ngx_rt_viewers_t *own, uint32_t n);
+
+uint32_t ngx_rt_viewers_get(ngx_rt_store_t *st, uint32_t index);
+
+/* all begin to count anew */
+void ngx_rt_viewers_recount(ngx_rt_store_t *st);
+
+/* a worker is about to take this slot: counts anew if who had it was killed
+ * with streams open */
+void ngx_rt_viewers_taken(ngx_rt_store_t *st, ngx_rt_slot_sh_t *slot);
+
+/* looks for killed workers whose slot nobody took; pid becomes 0 in it */
+void ngx_rt_viewers_reap(ngx_rt_store_t *st);
 
 
 /* ngx_rt_lease.c: who feeds, and how the feed is */

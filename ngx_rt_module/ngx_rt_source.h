@@ -387,7 +387,8 @@ ngx_int_t ngx_rt_pubsub_begin(ngx_rt_feed_t *feed, uint64_t term);
 /* the connection is closed; may be called twice */
 void ngx_rt_pubsub_end(ngx_rt_feed_t *feed);
 
-/* takes wanted channels while there is room for more */
+/* takes wanted channels while there is room for more.  NGX_AGAIN: there may
+ * be more that no reply will call for: to be called again in the next turn */
 ngx_int_t ngx_rt_pubsub_fill(ngx_rt_feed_t *feed);
 
 /* a message */

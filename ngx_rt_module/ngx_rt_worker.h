@@ -185,6 +185,7 @@ struct ngx_rt_channel_s {
     uint32_t                      entry;    /* NGX_RT_NONE: evicted, or no
                                                room yet: asked for anew */
     uint32_t                      gen;
+    ngx_rt_viewers_t              viewers;  /* what of nlinks is counted */
     ngx_rt_key_t                  key;
     ngx_str_node_t                node;     /* in hub->channels */
     ngx_queue_t                   queue;    /* in hub->used or hub->lost */
@@ -289,7 +290,12 @@ ngx_int_t ngx_rt_hub_enter(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel);
 void ngx_rt_hub_dirty(ngx_rt_subscriber_t *sub);
 void ngx_rt_hub_replay(ngx_rt_subscriber_t *sub);
 
-/* streams of this worker that follow the channel */
+/* tells all workers how many streams of this one follow the channel */
+#define ngx_rt_hub_count(hub, ch)                                             \
+    ngx_rt_viewers_set((hub)->store, (ch)->entry, (ch)->gen, &(ch)->viewers,  \
+                       (uint32_t) (ch)->nlinks)
+
+/* streams of this node that follow the channel */
 ngx_uint_t ngx_rt_hub_viewers(ngx_rt_hub_t *hub, const ngx_str_t *name);
 
 /* adds to a counter of this worker's slot */

@@ -1,0 +1,1079 @@
+
+/*
+ * Copyright (C) 2026 ngx_rt contributors
+ *
+ * Plain pub/sub: which channels the feeder subscribes, and what it makes of
+ * the messages.
+ *
+ *     want queue --> SUBSCRIBE --> Redis confirms --> store confirms
+ *                \-> covered by a pattern ---------/
+ *
+ * A channel covered by a `subscribe` pattern is not subscribed by name, for
+ * Redis would deliver twice.  Patterns go first; nothing is taken from the
+ * want queue before Redis has answered for all of them.
+ *
+ * Each channel has a SUBSCRIBE of its own: where an ACL denies one channel,
+ * Redis refuses the whole command.
+ */
+
+
+#include <ngx_rt_source.h>
+#include <hiredis/hiredis.h>
+
+
+#define NGX_RT_FEED_WINDOW        1024      /* commands owed a reply */
+#define NGX_RT_FEED_PORTION       1024      /* channels in one turn */
+#define NGX_RT_FEED_DENIED        1000      /* channels asked for again */
+#define NGX_RT_FEED_RETRY         30        /* s, when */
+#define NGX_RT_FEED_SWEEP         10        /* s, for the whole table */
+#define NGX_RT_FEED_STEPS         1024      /* entries under one lock */
+#define NGX_RT_FEED_SCRATCH       65536     /* kept between messages */
+
+/* of a command: verb, lengths, the longest name without prefix */
+#define NGX_RT_FEED_COMMAND       (64 + NGX_RT_CHANNEL_MAX)
+
+
+/* a command owed a reply, or a channel that was denied */
+
+typedef struct {
+    ngx_rt_redis_op_t             op;       /* the first: op is cast to this */
+    ngx_rt_feed_t                *feed;
+    ngx_rt_feed_pattern_t        *pattern;
+    ngx_str_t                     name;     /* without the prefix */
+    u_char                        text[1];  /* with it */
+} ngx_rt_feed_sub_t;
+
+
+static void ngx_rt_pubsub_escape(ngx_str_t *dst, const ngx_str_t *src);
+static ngx_rt_feed_pattern_t *ngx_rt_pubsub_covered(ngx_rt_feed_t *feed,
+    const ngx_str_t *name);
+static ngx_int_t ngx_rt_pubsub_patterns(ngx_rt_feed_t *feed);
+static ngx_int_t ngx_rt_pubsub_psubscribed(ngx_rt_redis_t *rd,
+    ngx_rt_redis_op_t *op, redisReply *reply);
+static ngx_rt_feed_sub_t *ngx_rt_pubsub_sub(ngx_rt_feed_t *feed,
+    const ngx_str_t *name);
+static ngx_int_t ngx_rt_pubsub_send(ngx_rt_feed_sub_t *sub,
+    ngx_uint_t subscribe);
+static ngx_int_t ngx_rt_pubsub_subscribe(ngx_rt_feed_t *feed,
+    const ngx_str_t *name);
+static ngx_int_t ngx_rt_pubsub_subscribed(ngx_rt_redis_t *rd,
+    ngx_rt_redis_op_t *op, redisReply *reply);
+static ngx_int_t ngx_rt_pubsub_unsubscribe(ngx_rt_feed_t *feed,
+    const ngx_str_t *name);
+static ngx_int_t ngx_rt_pubsub_unsubscribed(ngx_rt_redis_t *rd,
+    ngx_rt_redis_op_t *op, redisReply *reply);
+static ngx_uint_t ngx_rt_pubsub_is(redisReply *reply, const char *kind);
+static ngx_uint_t ngx_rt_pubsub_is_denial(redisReply *reply);
+static void ngx_rt_pubsub_denied(ngx_rt_feed_sub_t *sub, redisReply *reply);
+static ngx_int_t ngx_rt_pubsub_retry(ngx_rt_feed_t *feed);
+static ngx_int_t ngx_rt_pubsub_confirm(ngx_rt_feed_t *feed,
+    const ngx_str_t *name);
+static ngx_int_t ngx_rt_pubsub_message(ngx_rt_feed_t *feed,
+    const ngx_str_t *name, redisReply *payload, ngx_uint_t pattern);
+static ngx_int_t ngx_rt_pubsub_json(ngx_rt_feed_t *feed,
+    ngx_rt_message_t *msg, const ngx_str_t *payload, const char **why);
+static ngx_int_t ngx_rt_pubsub_publish(ngx_rt_feed_t *feed,
+    const ngx_str_t *name, ngx_rt_message_t *msg, ngx_uint_t pattern);
+static ngx_int_t ngx_rt_pubsub_store(ngx_rt_feed_t *feed,
+    const ngx_str_t *name, ngx_rt_message_t *msg);
+static ngx_int_t ngx_rt_pubsub_expire(ngx_rt_feed_t *feed);
+static ngx_uint_t ngx_rt_pubsub_forget(ngx_rt_feed_t *feed,
+    const ngx_str_t *name);
+static void ngx_rt_pubsub_drop(ngx_rt_feed_t *feed, const ngx_str_t *name,
+    const char *why);
+static ngx_uint_t ngx_rt_pubsub_may_log(ngx_rt_feed_log_t *limit,
+    ngx_uint_t *suppressed);
+
+
+ngx_int_t
+ngx_rt_pubsub_init(ngx_rt_feed_t *feed, ngx_pool_t *pool)
+{
+    u_char                 *p;
+    ngx_str_t              *glob, prefix;
+    ngx_uint_t              i;
+    ngx_rt_hub_conf_t      *conf;
+    ngx_rt_feed_pattern_t  *pattern;
+
+    conf = feed->hub->conf;
+
+    ngx_queue_init(&feed->denied);
+
+    feed->npatterns = conf->patterns.nelts;
+
+    if (feed->npatterns == 0) {
+        return NGX_OK;
+    }
+
+    pattern = ngx_pcalloc(pool,
+                          feed->npatterns * sizeof(ngx_rt_feed_pattern_t));
+    if (pattern == NULL) {
+        return NGX_ERROR;
+    }
+
+    feed->patterns = pattern;
+    glob = conf->patterns.elts;
+
+    for (i = 0; i < feed->npatterns; i++) {
+
+        p = ngx_pnalloc(pool, 2 * conf->prefix.len + glob[i].len);
+        if (p == NULL) {
+            return NGX_ERROR;
+        }
+
+        prefix.data = p;
+        ngx_rt_pubsub_escape(&prefix, &conf->prefix);
+
+        ngx_memcpy(p + prefix.len, glob[i].data, glob[i].len);
+
+        pattern[i].glob = glob[i];
+        pattern[i].name.data = p;
+        pattern[i].name.len = prefix.len + glob[i].len;
+    }
+
+    return NGX_OK;
+}
+
+
+/* the prefix stands for itself, whatever is in it */
+
+static void
+ngx_rt_pubsub_escape(ngx_str_t *dst, const ngx_str_t *src)
+{
+    u_char  *p;
+    size_t   i;
+
+    p = dst->data;
+
+    for (i = 0; i < src->len; i++) {
+
+        switch (src->data[i]) {
+
+        case '*':
+        case '?':
+        case '[':
+        case ']':
+        case '\\':
+            *p++ = '\\';
+
+            /* fall through */
+
+        default:
+            *p++ = src->data[i];
+        }
+    }
+
+    dst->len = p - dst->data;
+}
+
+
+void
+ngx_rt_pubsub_exit(ngx_rt_feed_t *feed)
+{
+    ngx_rt_pubsub_end(feed);
+
+    if (feed->scratch) {
+        ngx_free(feed->scratch);
+        feed->scratch = NULL;
+    }
+}
+
+
+ngx_int_t
+ngx_rt_pubsub_begin(ngx_rt_feed_t *feed, uint64_t term)
+{
+    feed->term = term;
+    feed->inflight = 0;
+    feed->age = 0;
+    feed->warm = 0;
+
+    if (ngx_rt_store_want_all(feed->hub->store, term) == NGX_ABORT) {
+        return NGX_ABORT;
+    }
+
+    return ngx_rt_pubsub_patterns(feed);
+}
+
+
+void
+ngx_rt_pubsub_end(ngx_rt_feed_t *feed)
+{
+    ngx_uint_t          i;
+    ngx_queue_t        *q;
+    ngx_rt_feed_sub_t  *sub;
+
+    for (i = 0; i < feed->npatterns; i++) {
+        feed->patterns[i].live = 0;
+    }
+
+    while (!ngx_queue_empty(&feed->denied)) {
+        q = ngx_queue_head(&feed->denied);
+        ngx_queue_remove(q);
+
+        sub = ngx_queue_data(q, ngx_rt_feed_sub_t, op.queue);
+        ngx_free(sub);
+    }
+
+    feed->ndenied = 0;
+    feed->inflight = 0;
+    feed->unanswered = 0;
+}
+
+
+static ngx_int_t
+ngx_rt_pubsub_patterns(ngx_rt_feed_t *feed)
+{
+    ngx_int_t           rc;
+    ngx_str_t           args[2];
+    ngx_uint_t          i;
+    ngx_rt_feed_sub_t  *sub;
+
+    feed->unanswered = 0;
+
+    ngx_str_set(&args[0], "PSUBSCRIBE");
+
+    for (i = 0; i < feed->npatterns; i++) {
+
+        sub = ngx_rt_pubsub_sub(feed, &feed->patterns[i].glob);
+        if (sub == NULL) {
+            return NGX_ERROR;
+        }
+
+        sub->pattern = &feed->patterns[i];
+        sub->op.handler = ngx_rt_pubsub_psubscribed;
+
+        args[1] = feed->patterns[i].name;
+
+        rc = ngx_rt_redis_send(feed->redis, &sub->op, 2, args);
+
+        if (rc != NGX_OK) {
+            ngx_free(sub);
+            ngx_rt_redis_error(feed->redis, "too many patterns", NULL);
+            return NGX_ERROR;
+        }
+
+        feed->unanswered++;
+    }
+
+    return ngx_rt_pubsub_fill(feed);
+}
+
+
+static ngx_int_t
+ngx_rt_pubsub_psubscribed(ngx_rt_redis_t *rd, ngx_rt_redis_op_t *op,
+    redisReply *reply)
+{
+    ngx_rt_feed_t          *feed;
+    ngx_rt_feed_sub_t      *sub;
+    ngx_rt_feed_pattern_t  *pattern;
+
+    sub = (ngx_rt_feed_sub_t *) op;
+    feed = sub->feed;
+    pattern = sub->pattern;
+
+    ngx_free(sub);
+
+    if (reply == NULL) {
+        return NGX_OK;
+    }
+
+    if (ngx_rt_pubsub_is(reply, "psubscribe")) {
+        pattern->live = 1;
+
+    } else if (ngx_rt_pubsub_is_denial(reply)) {
+
+        /* what it would have covered is subscribed by name */
+
+        ngx_log_error(NGX_LOG_ERR, feed->hub->log, 0,
+                      "rt_hub \"%V\": Redis denies the pattern \"%V\": \"%s\"",
+                      &feed->hub->conf->name, &pattern->glob, reply->str);
+
+    } else {
+        ngx_rt_redis_error(rd, "unexpected reply to PSUBSCRIBE", reply);
+        return NGX_ERROR;
+    }
+
+    if (--feed->unanswered) {
+        return NGX_OK;
+    }
+
+    return ngx_rt_pubsub_fill(feed);
+}
+
+
+ngx_int_t
+ngx_rt_pubsub_fill(ngx_rt_feed_t *feed)
+{
+    u_char      buf[NGX_RT_CHANNEL_MAX];
+    ngx_int_t   rc;
+    ngx_str_t   name;
+    ngx_uint_t  n;
+
+    if (feed->unanswered) {
+        return NGX_OK;
+    }
+
+    name.data = buf;
+
+    for (n = 0; n < NGX_RT_FEED_PORTION; n++) {
+
+        if (feed->inflight >= NGX_RT_FEED_WINDOW
+            || ngx_rt_redis_room(feed->redis)
+               < feed->hub->conf->prefix.len + NGX_RT_FEED_COMMAND)
+        {
+            return NGX_OK;
+        }
+
+        rc = ngx_rt_store_want(feed->hub->store, feed->term, buf, &name.len);
+
+        if (rc == NGX_DONE) {
+            feed->warm = 1;
+            return NGX_OK;
+        }
+
+        if (rc == NGX_ABORT) {
+            return NGX_ABORT;
+        }
+
+        if (ngx_rt_pubsub_covered(feed, &name)) {
+            rc = ngx_rt_pubsub_confirm(feed, &name);
+
+        } else {
+            rc = ngx_rt_pubsub_subscribe(feed, &name);
+        }
+
+        if (rc == NGX_ABORT || rc == NGX_ERROR) {
+            return rc;
+        }
+    }
+
+    return NGX_AGAIN;
+}
+
+
+/* the first pattern that matches: the one whose messages are taken */
+
+static ngx_rt_feed_pattern_t *
+ngx_rt_pubsub_covered(ngx_rt_feed_t *feed, const ngx_str_t *name)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < feed->npatterns; i++) {
+        if (feed->patterns[i].live
+            && ngx_rt_glob_match(&feed->patterns[i].glob, name))
+        {
+            return &feed->patterns[i];
+        }
+    }
+
+    return NULL;
+}
+
+
+static ngx_rt_feed_sub_t *
+ngx_rt_pubsub_sub(ngx_rt_feed_t *feed, const ngx_str_t *name)
+{
+    u_char             *p;
+    ngx_str_t          *prefix;
+    ngx_rt_feed_sub_t  *sub;
+
+    prefix = &feed->hub->conf->prefix;
+
+    sub = ngx_alloc(sizeof(ngx_rt_feed_sub_t) + prefix->len + name->len,
+                    feed->hub->log);
+
+    if (sub == NULL) {
+        ngx_rt_redis_error(feed->redis, "no memory", NULL);
+        return NULL;
+    }
+
+    sub->feed = feed;
+    sub->pattern = NULL;
+
+    p = ngx_cpymem(sub->text, prefix->data, prefix->len);
+    ngx_memcpy(p, name->data, name->len);
+
+    sub->name.data = p;
+    sub->name.len = name->len;
+
+    return sub;
+}
+
+
+/* frees the sub unless NGX_OK */
+
+static ngx_int_t
+ngx_rt_pubsub_send(ngx_rt_feed_sub_t *sub, ngx_uint_t subscribe)
+{
+    ngx_int_t       rc;
+    ngx_str_t       args[2];
+    ngx_rt_feed_t  *feed;
+
+    feed = sub->feed;
+
+    if (subscribe) {
+        ngx_str_set(&args[0], "SUBSCRIBE");
+        sub->op.handler = ngx_rt_pubsub_subscribed;
+
+    } else {
+        ngx_str_set(&args[0], "UNSUBSCRIBE");
+        sub->op.handler = ngx_rt_pubsub_unsubscribed;
+    }
+
+    args[1].data = sub->text;
+    args[1].len = feed->hub->conf->prefix.len + sub->name.len;
+
+    rc = ngx_rt_redis_send(feed->redis, &sub->op, 2, args);
+
+    if (rc == NGX_OK) {
+        feed->inflight++;
+        return NGX_OK;
+    }
+
+    ngx_free(sub);
+
+    if (rc == NGX_ERROR) {
+        ngx_rt_redis_error(feed->redis, "no memory", NULL);
+    }
+
+    return rc;
+}
+
+
+/* the caller has seen to it that there is room */
+
+static ngx_int_t
+ngx_rt_pubsub_subscribe(ngx_rt_feed_t *feed, const ngx_str_t *name)
+{
+    ngx_rt_feed_sub_t  *sub;
+
+    sub = ngx_rt_pubsub_sub(feed, name);
+    if (sub == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_rt_pubsub_send(sub, 1) != NGX_OK) {
+        ngx_rt_redis_error(feed->redis, "no room for a command", NULL);
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_rt_pubsub_subscribed(ngx_rt_redis_t *rd, ngx_rt_redis_op_t *op,
+    redisReply *reply)
+{
+    ngx_int_t           rc;
+    ngx_rt_feed_t      *feed;
+    ngx_rt_feed_sub_t  *sub;
+
+    sub = (ngx_rt_feed_sub_t *) op;
+    feed = sub->feed;
+
+    if (reply == NULL) {
+        ngx_free(sub);
+        return NGX_OK;
+    }
+
+    feed->inflight--;
+
+    if (ngx_rt_pubsub_is(reply, "subscribe")) {
+
+        rc = ngx_rt_pubsub_confirm(feed, &sub->name);
+
+        if (rc == NGX_DECLINED) {
+            /* it left the table meanwhile */
+            rc = ngx_rt_pubsub_unsubscribe(feed, &sub->name);
+        }
+
+        ngx_free(sub);
+
+    } else if (ngx_rt_pubsub_is_denial(reply)) {
+        ngx_rt_pubsub_denied(sub, reply);
+        rc = NGX_OK;
+
+    } else {
+        ngx_free(sub);
+        ngx_rt_redis_error(rd, "unexpected reply to SUBSCRIBE", reply);
+        return NGX_ERROR;
+    }
+
+    if (rc == NGX_OK && feed->inflight <= NGX_RT_FEED_WINDOW / 2) {
+        rc = ngx_rt_pubsub_fill(feed);
+    }
+
+    return rc;
+}
+
+
+/* nothing when there is no room: a message will remind us */
+
+static ngx_int_t
+ngx_rt_pubsub_unsubscribe(ngx_rt_feed_t *feed, const ngx_str_t *name)
+{
+    ngx_int_t           rc;
+    ngx_rt_feed_sub_t  *sub;
+
+    if (feed->inflight >= 2 * NGX_RT_FEED_WINDOW) {
+        return NGX_OK;
+    }
+
+    sub = ngx_rt_pubsub_sub(feed, name);
+    if (sub == NULL) {
+        return NGX_ERROR;
+    }
+
+    rc = ngx_rt_pubsub_send(sub, 0);
+
+    return (rc == NGX_DECLINED) ? NGX_OK : rc;
+}
+
+
+static ngx_int_t
+ngx_rt_pubsub_unsubscribed(ngx_rt_redis_t *rd, ngx_rt_redis_op_t *op,
+    redisReply *reply)
+{
+    ngx_rt_feed_t      *feed;
+    ngx_rt_feed_sub_t  *sub;
+
+    sub = (ngx_rt_feed_sub_t *) op;
+    feed = sub->feed;
+
+    ngx_free(sub);
+
+    if (reply == NULL) {
+        return NGX_OK;
+    }
+
+    feed->inflight--;
+
+    if (ngx_rt_pubsub_is(reply, "unsubscribe")
+        || ngx_rt_pubsub_is_denial(reply))
+    {
+        return NGX_OK;
+    }
+
+    ngx_rt_redis_error(rd, "unexpected reply to UNSUBSCRIBE", reply);
+
+    return NGX_ERROR;
+}
+
+
+/* kind, a name, a number */
+
+static ngx_uint_t
+ngx_rt_pubsub_is(redisReply *reply, const char *kind)
+{
+    return reply->type == REDIS_REPLY_ARRAY
+           && reply->elements == 3
+           && reply->element[0]->type == REDIS_REPLY_STRING
+           && ngx_strcmp(reply->element[0]->str, kind) == 0;
+}
+
+
+/*
+ * The ACL denies this channel, which is no reason to leave the others; a
+ * command that it denies is.
+ */
+
+static ngx_uint_t
+ngx_rt_pubsub_is_denial(redisReply *reply)
+{
+    return reply->type == REDIS_REPLY_ERROR
+           && ngx_strncmp(reply->str, "NOPERM ", sizeof("NOPERM ") - 1) == 0
+           && ngx_strstr(reply->str, "channel")
+           && ngx_strstr(reply->str, "command") == NULL;
+}
+
+
+static void
+ngx_rt_pubsub_denied(ngx_rt_feed_sub_t *sub, redisReply *reply)
+{
+    ngx_uint_t      n;
+    ngx_rt_feed_t  *feed;
+
+    feed = sub->feed;
+
+    if (ngx_rt_pubsub_may_log(&feed->refused, &n)) {
+        ngx_log_error(NGX_LOG_ERR, feed->hub->log, 0,
+                      "rt_hub \"%V\": Redis denies the channel \"%V\": "
+                      "\"%s\" (%ui more)", &feed->hub->conf->name, &sub->name,
+                      reply->str, n);
+    }
+
+    if (feed->ndenied >= NGX_RT_FEED_DENIED) {
+        ngx_free(sub);
+        return;
+    }
+
+    ngx_queue_insert_tail(&feed->denied, &sub->op.queue);
+    feed->ndenied++;
+}
+
+
+static ngx_int_t
+ngx_rt_pubsub_retry(ngx_rt_feed_t *feed)
+{
+    ngx_int_t           rc;
+    ngx_uint_t          n;
+    ngx_queue_t        *q;
+    ngx_rt_feed_sub_t  *sub;
+
+    for (n = feed->ndenied; n; n--) {
+
+        if (ngx_rt_redis_room(feed->redis)
+            < feed->hub->conf->prefix.len + NGX_RT_FEED_COMMAND)
+        {
+            return NGX_OK;
+        }
+
+        q = ngx_queue_head(&feed->denied);
+        ngx_queue_remove(q);
+        feed->ndenied--;
+
+        sub = ngx_queue_data(q, ngx_rt_feed_sub_t, op.queue);
+
+        rc = ngx_rt_pubsub_send(sub, 1);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_rt_pubsub_confirm(ngx_rt_feed_t *feed, const ngx_str_t *name)
+{
+    ngx_int_t  rc;
+
+    rc = ngx_rt_store_confirm(feed->hub->store, feed->term, name);
+
+    if (rc == NGX_OK) {
+        feed->notify = 1;
+    }
+
+    return rc;
+}
+
+
+/*
+ *     "message",           channel, payload
+ *     "pmessage", pattern, channel, payload
+ *
+ * A nil is a string too large to be ours.
+ */
+
+ngx_int_t
+ngx_rt_pubsub_push(ngx_rt_feed_t *feed, redisReply *reply)
+{
+    size_t                  i;
+    ngx_str_t               name, *prefix;
+    redisReply             *pattern, *channel, *payload;
+    ngx_rt_feed_pattern_t  *covered;
+
+    i = (reply->element[0]->str[0] == 'p') ? 1 : 0;
+
+    if (reply->elements != 3 + i) {
+        goto invalid;
+    }
+
+    pattern = reply->element[1];
+    channel = reply->element[1 + i];
+    payload = reply->element[2 + i];
+
+    if ((pattern->type != REDIS_REPLY_STRING
+         && pattern->type != REDIS_REPLY_NIL)
+        || (channel->type != REDIS_REPLY_STRING
+            && channel->type != REDIS_REPLY_NIL)
+        || (payload->type != REDIS_REPLY_STRING
+            && payload->type != REDIS_REPLY_NIL))
+    {
+        goto invalid;
+    }
+
+    prefix = &feed->hub->conf->prefix;
+
+    if (channel->type == REDIS_REPLY_NIL
+        || channel->len < prefix->len
+        || ngx_memcmp(channel->str, prefix->data, prefix->len) != 0)
+    {
+        ngx_rt_pubsub_drop(feed, NULL, "no name of a channel");
+        return NGX_OK;
+    }
+
+    name.data = (u_char *) channel->str + prefix->len;
+    name.len = channel->len - prefix->len;
+
+    if (ngx_rt_channel_check(&name) != NGX_OK) {
+        ngx_rt_pubsub_drop(feed, NULL, "no name of a channel");
+        return NGX_OK;
+    }
+
+    if (i) {
+        covered = ngx_rt_pubsub_covered(feed, &name);
+
+        if (covered == NULL
+            || pattern->len != covered->name.len
+            || pattern->str == NULL
+            || ngx_memcmp(pattern->str, covered->name.data, pattern->len)
+               != 0)
+        {
+            /* another one has brought it already, or will */
+            return NGX_OK;
+        }
+    }
+
+    return ngx_rt_pubsub_message(feed, &name, payload, i);
+
+invalid:
+
+    ngx_rt_redis_error(feed->redis, "message of a wrong shape", NULL);
+
+    return NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_rt_pubsub_message(ngx_rt_feed_t *feed, const ngx_str_t *name,
+    redisReply *payload, ngx_uint_t pattern)
+{
+    ngx_int_t           rc;
+    ngx_str_t           text;
+    const char         *why;
+    ngx_rt_message_t    msg;
+    ngx_rt_hub_conf_t  *conf;
+
+    conf = feed->hub->conf;
+
+    ngx_memzero(&msg, sizeof(ngx_rt_message_t));
+
+    if (payload->type == REDIS_REPLY_NIL) {
+
+        /* the store looks at the length alone */
+
+        msg.data.len = conf->message_max + 1;
+
+        return ngx_rt_pubsub_publish(feed, name, &msg, pattern);
+    }
+
+    text.data = (u_char *) payload->str;
+    text.len = payload->len;
+
+    if (conf->payload == NGX_RT_PAYLOAD_RAW) {
+        msg.data = text;
+
+        return ngx_rt_pubsub_publish(feed, name, &msg, pattern);
+    }
+
+    rc = ngx_rt_pubsub_json(feed, &msg, &text, &why);
+
+    if (rc == NGX_DECLINED) {
+        ngx_rt_pubsub_drop(feed, name, why);
+        return NGX_OK;
+    }
+
+    if (rc == NGX_OK) {
+        rc = ngx_rt_pubsub_publish(feed, name, &msg, pattern);
+    }
+
+    if (feed->scratch_size > NGX_RT_FEED_SCRATCH) {
+        ngx_free(feed->scratch);
+        feed->scratch = NULL;
+        feed->scratch_size = 0;
+    }
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_rt_pubsub_json(ngx_rt_feed_t *feed, ngx_rt_message_t *msg,
+    const ngx_str_t *payload, const char **why)
+{
+    size_t  size;
+
+    if (feed->scratch_size < payload->len || feed->scratch == NULL) {
+
+        if (feed->scratch) {
+            ngx_free(feed->scratch);
+        }
+
+        size = ngx_max(payload->len, NGX_RT_FEED_SCRATCH);
+
+        feed->scratch_size = 0;
+        feed->scratch = ngx_alloc(size, feed->hub->log);
+
+        if (feed->scratch == NULL) {
+            ngx_rt_redis_error(feed->redis, "no memory", NULL);
+            return NGX_ERROR;
+        }
+
+        feed->scratch_size = size;
+    }
+
+    return ngx_rt_message_json(msg, payload, feed->scratch, why);
+}
+
+
+/*
+ * A channel that a pattern covers is made when its first message comes, and
+ * confirmed before that message is stored: continuity begins with it.  While
+ * the table is not yet warm, a known one may have to be confirmed, too.
+ */
+
+static ngx_int_t
+ngx_rt_pubsub_publish(ngx_rt_feed_t *feed, const ngx_str_t *name,
+    ngx_rt_message_t *msg, ngx_uint_t pattern)
+{
+    ngx_int_t      rc;
+    ngx_uint_t     queued;
+    ngx_rt_view_t  view;
+
+    if (pattern && !feed->warm) {
+        rc = ngx_rt_pubsub_confirm(feed, name);
+
+        if (rc == NGX_ABORT) {
+            return rc;
+        }
+    }
+
+    rc = ngx_rt_pubsub_store(feed, name, msg);
+
+    if (rc != NGX_DECLINED) {
+        return rc;
+    }
+
+    if (!pattern) {
+        /* evicted: nobody has asked for it since */
+        return ngx_rt_pubsub_unsubscribe(feed, name);
+    }
+
+    if (ngx_rt_store_touch(feed->hub->store, name, ngx_time(), &view, &queued)
+        != NGX_OK)
+    {
+        ngx_rt_pubsub_drop(feed, name, "no room for another channel");
+        return NGX_OK;
+    }
+
+    rc = ngx_rt_pubsub_confirm(feed, name);
+
+    if (rc == NGX_OK) {
+        rc = ngx_rt_pubsub_store(feed, name, msg);
+    }
+
+    /* evicted at once: the zone is much too small */
+
+    return (rc == NGX_DECLINED) ? NGX_OK : rc;
+}
+
+
+/* NGX_OK, also when it was dropped; NGX_DECLINED: no such channel; NGX_ABORT */
+
+static ngx_int_t
+ngx_rt_pubsub_store(ngx_rt_feed_t *feed, const ngx_str_t *name,
+    ngx_rt_message_t *msg)
+{
+    u_char       digest[NGX_RT_DIGEST_LEN];
+    uint64_t     now, seq;
+    ngx_int_t    rc;
+    ngx_uint_t   n;
+    ngx_time_t  *tp;
+
+    tp = ngx_timeofday();
+    now = (uint64_t) tp->sec * 1000 + tp->msec;
+
+    if (msg->data.len <= feed->hub->conf->message_max) {
+        ngx_rt_message_digest(name, msg, digest);
+
+    } else {
+        /* not looked at, and there may be no data */
+        ngx_memzero(digest, NGX_RT_DIGEST_LEN);
+    }
+
+    rc = ngx_rt_store_publish(feed->hub->store, feed->term, name, msg, digest,
+                              now, 0, &seq);
+
+    if (rc == NGX_OK || rc == NGX_ERROR) {
+        feed->notify = 1;
+    }
+
+    if (rc != NGX_ERROR) {
+        return rc;
+    }
+
+    /* counted by the store */
+
+    if (ngx_rt_pubsub_may_log(&feed->dropped, &n)) {
+        ngx_log_error(NGX_LOG_WARN, feed->hub->log, 0,
+                      "rt_hub \"%V\": message to \"%V\" dropped: larger than "
+                      "message_max (%ui more)", &feed->hub->conf->name, name,
+                      n);
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_rt_pubsub_tick(ngx_rt_feed_t *feed)
+{
+    ngx_int_t  rc;
+
+    if (feed->unanswered) {
+        return NGX_OK;
+    }
+
+    if (++feed->age % NGX_RT_FEED_RETRY == 0) {
+        rc = ngx_rt_pubsub_retry(feed);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
+
+    rc = ngx_rt_pubsub_expire(feed);
+
+    return (rc == NGX_OK) ? ngx_rt_pubsub_fill(feed) : rc;
+}
+
+
+static ngx_int_t
+ngx_rt_pubsub_expire(ngx_rt_feed_t *feed)
+{
+    time_t              inactive, period;
+    u_char              buf[NGX_RT_CHANNEL_MAX];
+    ngx_int_t           rc;
+    ngx_str_t           name;
+    ngx_uint_t          left, steps;
+    ngx_rt_store_t     *st;
+
+    st = feed->hub->store;
+    inactive = feed->hub->conf->inactive;
+    name.data = buf;
+
+    period = ngx_max(ngx_min(inactive, NGX_RT_FEED_SWEEP), 1);
+    left = st->sh->nentries / period + 1;
+
+    while (left) {
+
+        if (ngx_rt_redis_room(feed->redis)
+            < feed->hub->conf->prefix.len + NGX_RT_FEED_COMMAND)
+        {
+            return NGX_OK;
+        }
+
+        steps = ngx_min(left, NGX_RT_FEED_STEPS);
+        left -= steps;
+
+        rc = ngx_rt_store_expire(st, feed->term, &feed->iter, &steps,
+                                 ngx_time(), inactive, buf, &name.len);
+        left += steps;
+
+        if (rc == NGX_DONE) {
+            continue;
+        }
+
+        if (rc == NGX_ABORT) {
+            return NGX_ABORT;
+        }
+
+        feed->notify = 1;
+
+        if (ngx_rt_pubsub_forget(feed, &name)
+            || ngx_rt_pubsub_covered(feed, &name))
+        {
+            continue;
+        }
+
+        rc = ngx_rt_pubsub_unsubscribe(feed, &name);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+/* 1: it was denied, so there is no subscription to end */
+
+static ngx_uint_t
+ngx_rt_pubsub_forget(ngx_rt_feed_t *feed, const ngx_str_t *name)
+{
+    ngx_queue_t        *q;
+    ngx_rt_feed_sub_t  *sub;
+
+    for (q = ngx_queue_head(&feed->denied);
+         q != ngx_queue_sentinel(&feed->denied);
+         q = ngx_queue_next(q))
+    {
+        sub = ngx_queue_data(q, ngx_rt_feed_sub_t, op.queue);
+
+        if (sub->name.len == name->len
+            && ngx_memcmp(sub->name.data, name->data, name->len) == 0)
+        {
+            ngx_queue_remove(q);
+            ngx_free(sub);
+            feed->ndenied--;
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+void
+ngx_rt_pubsub_notify(ngx_rt_feed_t *feed)
+{
+    if (feed->notify) {
+        feed->notify = 0;
+        ngx_rt_hub_notify(feed->hub);
+    }
+}
+
+
+/* name: NULL when it can't be shown */
+
+static void
+ngx_rt_pubsub_drop(ngx_rt_feed_t *feed, const ngx_str_t *name,
+    const char *why)
+{
+    ngx_uint_t        n;
+    static ngx_str_t  unknown = ngx_string("?");
+
+    ngx_rt_store_dropped(feed->hub->store);
+
+    if (ngx_rt_pubsub_may_log(&feed->dropped, &n)) {
+        ngx_log_error(NGX_LOG_WARN, feed->hub->log, 0,
+                      "rt_hub \"%V\": message to \"%V\" dropped: %s "
+                      "(%ui more)", &feed->hub->conf->name,
+                      name ? name : &unknown, why, n);
+    }
+}
+
+
+static ngx_uint_t
+ngx_rt_pubsub_may_log(ngx_rt_feed_log_t *limit, ngx_uint_t *suppressed)
+{
+    time_t  now;
+
+    now = ngx_time();
+
+    if (limit->last == now) {
+        limit->suppressed++;
+        return 0;
+    }
+
+    *suppressed = limit->suppressed;
+
+    limit->last = now;
+    limit->suppressed = 0;
+
+    return 1;
+}
