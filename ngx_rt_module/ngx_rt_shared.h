@@ -53,7 +53,7 @@
 #define NGX_RT_DROP               6         /* a message was too large: gap */
 
 /* flags of records */
-#define NGX_RT_LIVE               0x01      /* promised; cleared when given up */
+#define NGX_RT_LIVE               0x01      /* promised; until given up */
 #define NGX_RT_COPY               0x02      /* carried forward: not news */
 #define NGX_RT_BROKEN             0x04      /* CONFIRM after a lost feed */
 

@@ -10,7 +10,8 @@
  *     ngx_rt_redis.c        one connection: addresses, socket, login, end
  *     ngx_rt_redis_io.c     one connection: bytes out and in, replies in order
  *     ngx_rt_feeder.c       the role: lease, state, back-off, expiry
- *     ngx_rt_feed_pubsub.c  what the feeder does for `source pubsub`
+ *     ngx_rt_feed_pubsub.c  `source pubsub`: subscriptions
+ *     ngx_rt_feed_message.c `source pubsub`: messages
  *     ngx_rt_publish.c      a worker's connection for publishing
  *     ngx_rt_glob.c         Redis' patterns
  */
@@ -371,6 +372,7 @@ typedef struct {
 
     unsigned                      warm:1;   /* all of the table confirmed */
     unsigned                      notify:1; /* the hub has something new */
+    unsigned                      more:1;   /* see ngx_rt_pubsub_fill() */
 } ngx_rt_feed_t;
 
 
@@ -387,18 +389,36 @@ ngx_int_t ngx_rt_pubsub_begin(ngx_rt_feed_t *feed, uint64_t term);
 /* the connection is closed; may be called twice */
 void ngx_rt_pubsub_end(ngx_rt_feed_t *feed);
 
-/* takes wanted channels while there is room for more.  NGX_AGAIN: there may
- * be more that no reply will call for: to be called again in the next turn */
+/* takes wanted channels while there is room for more.  Sets feed->more when
+ * there may be some that no reply will call for: again in the next turn */
 ngx_int_t ngx_rt_pubsub_fill(ngx_rt_feed_t *feed);
-
-/* a message */
-ngx_int_t ngx_rt_pubsub_push(ngx_rt_feed_t *feed, struct redisReply *reply);
 
 /* every second: forgets what is inactive, asks again for what was denied */
 ngx_int_t ngx_rt_pubsub_tick(ngx_rt_feed_t *feed);
 
 /* tells the hub if there was something for it */
 void ngx_rt_pubsub_notify(ngx_rt_feed_t *feed);
+
+
+/* between the two files of the feed: as above, or NGX_DECLINED for a channel
+ * that is not in the table */
+ngx_int_t ngx_rt_pubsub_confirm(ngx_rt_feed_t *feed, const ngx_str_t *name);
+ngx_int_t ngx_rt_pubsub_unsubscribe(ngx_rt_feed_t *feed,
+    const ngx_str_t *name);
+
+/* the first pattern that matches: the one whose messages are taken; NULL */
+ngx_rt_feed_pattern_t *ngx_rt_pubsub_covered(ngx_rt_feed_t *feed,
+    const ngx_str_t *name);
+
+
+/* ngx_rt_feed_message.c */
+
+/* a message has come; returns as above */
+ngx_int_t ngx_rt_pubsub_push(ngx_rt_feed_t *feed, struct redisReply *reply);
+
+/* 1: a line may be logged, *suppressed were not since the last one */
+ngx_uint_t ngx_rt_pubsub_may_log(ngx_rt_feed_log_t *limit,
+    ngx_uint_t *suppressed);
 
 
 /* ngx_rt_publish.c, of a hub in this worker */

@@ -385,7 +385,7 @@ function compare() {
     } else if (etag === stream.id) {
         pill("cursor-state", "the same place", "good");
     } else {
-        pill("cursor-state", "apart", "warn");
+        pill("cursor-state", "apart");
     }
 }
 
