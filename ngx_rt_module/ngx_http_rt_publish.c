@@ -28,6 +28,8 @@ static ngx_int_t ngx_http_rt_publish_event(ngx_http_request_t *r,
 static ngx_int_t ngx_http_rt_publish_refuse(ngx_http_request_t *r,
     ngx_uint_t status, const char *text);
 static void ngx_http_rt_publish_body(ngx_http_request_t *r);
+static off_t ngx_http_rt_publish_max(ngx_rt_hub_conf_t *hcf,
+    ngx_str_t *event);
 static off_t ngx_http_rt_publish_size(ngx_http_request_t *r);
 static ngx_int_t ngx_http_rt_publish_data(ngx_http_request_t *r, size_t size,
     ngx_str_t *data);
@@ -68,11 +70,6 @@ ngx_http_rt_publish_handler(ngx_http_request_t *r)
         return NGX_HTTP_SERVICE_UNAVAILABLE;
     }
 
-    if (r->headers_in.content_length_n > (off_t) hcf->message_max) {
-        return ngx_http_rt_publish_refuse(r, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
-                                          "message too large");
-    }
-
     if (ngx_http_rt_prepare(r, hcf, rlcf->channels, &ctx, &rc) != NGX_OK) {
         return rc;
     }
@@ -84,6 +81,12 @@ ngx_http_rt_publish_handler(ngx_http_request_t *r)
 
     if (ngx_http_rt_publish_event(r, hcf, &event, &why) != NGX_OK) {
         return ngx_http_rt_publish_refuse(r, NGX_HTTP_BAD_REQUEST, why);
+    }
+
+    if (r->headers_in.content_length_n > ngx_http_rt_publish_max(hcf, &event))
+    {
+        return ngx_http_rt_publish_refuse(r, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
+                                          "message too large");
     }
 
     rc = ngx_http_read_client_request_body(r, ngx_http_rt_publish_body);
@@ -171,22 +174,25 @@ ngx_http_rt_publish_body(ngx_http_request_t *r)
     rlcf = ngx_http_get_module_loc_conf(r, ngx_http_rt_module);
     hcf = rlcf->hub;
 
+    ngx_memzero(&msg, sizeof(ngx_rt_message_t));
+
+    if (ngx_http_rt_publish_event(r, hcf, &msg.event, &why) != NGX_OK) {
+        ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
+        return;
+    }
+
     /* the length of a chunked body is known only now */
 
     size = ngx_http_rt_publish_size(r);
 
-    if (size > (off_t) hcf->message_max) {
+    if (size > ngx_http_rt_publish_max(hcf, &msg.event)) {
         rc = ngx_http_rt_text(r, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
                               "message too large");
         ngx_http_finalize_request(r, rc);
         return;
     }
 
-    ngx_memzero(&msg, sizeof(ngx_rt_message_t));
-
-    if (ngx_http_rt_publish_data(r, size, &msg.data) != NGX_OK
-        || ngx_http_rt_publish_event(r, hcf, &msg.event, &why) != NGX_OK)
-    {
+    if (ngx_http_rt_publish_data(r, size, &msg.data) != NGX_OK) {
         ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
         return;
     }
@@ -201,6 +207,29 @@ ngx_http_rt_publish_body(ngx_http_request_t *r)
     if (rc != NGX_AGAIN) {
         ngx_http_finalize_request(r, rc);
     }
+}
+
+
+/* message_max; less where the log of an embedded hub is too small for that:
+ * what it drops would be a gap to all who listen */
+
+static off_t
+ngx_http_rt_publish_max(ngx_rt_hub_conf_t *hcf, ngx_str_t *event)
+{
+    off_t  max, log;
+
+    max = hcf->message_max;
+
+    if (hcf->source != NGX_RT_SOURCE_EMBEDDED) {
+        return max;
+    }
+
+    log = (off_t) (ngx_rt_log_max(hcf->store.sh) & ~(uint64_t) 7)
+          - (off_t) sizeof(ngx_rt_record_sh_t) - (off_t) event->len;
+
+    log = ngx_max(log, 0);
+
+    return ngx_min(max, log);
 }
 
 

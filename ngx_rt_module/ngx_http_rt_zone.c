@@ -135,9 +135,8 @@ ngx_http_rt_zone_small(ngx_log_t *log, ngx_http_rt_hub_t *hub)
     hcf = &hub->conf;
 
     ngx_log_error(NGX_LOG_EMERG, log, 0,
-                  "\"zone\" of %uz bytes is too small for rt_hub \"%V\" with "
-                  "messages of up to %uz bytes, it must be at least %uzk "
-                  "in %V:%ui", hcf->size, &hcf->name, hcf->message_max,
+                  "\"zone\" of %uz bytes is too small for rt_hub \"%V\", "
+                  "it must be at least %uzk in %V:%ui", hcf->size, &hcf->name,
                   ngx_http_rt_zone_min(hub) / 1024, &hub->file, hub->line);
 }
 

@@ -334,8 +334,6 @@ ngx_rt_pubsub_fill(ngx_rt_feed_t *feed)
 }
 
 
-
-
 ngx_rt_feed_pattern_t *
 ngx_rt_pubsub_covered(ngx_rt_feed_t *feed, const ngx_str_t *name)
 {

@@ -117,7 +117,8 @@ typedef struct {
  * A channel.  lock is a sequence lock: odd while the holder of the mutex
  * changes anything in the entry or in the list of its messages.  All other
  * fields are written under the mutex, but for `used`, which any worker may
- * stamp, and `viewers`, which any may change, at any time.  A killed writer leaves lock odd: the next writer then
+ * stamp, and `viewers`, which any may change, at any time.  A killed writer
+ * leaves lock odd: the next writer then
  * empties the channel and gives it a fresh version, so that whoever holds an
  * older one is answered in full or told of a gap.
  *
