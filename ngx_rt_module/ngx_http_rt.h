@@ -156,6 +156,8 @@ typedef struct {
     ngx_uint_t                    line;
     ngx_str_t                     needs;    /* a directive that needs redis */
     unsigned                      defined:1;
+    unsigned                      large:1;  /* message_max is set: the zone
+                                               must hold such messages */
 } ngx_http_rt_hub_t;
 
 char *ngx_http_rt_hub_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);

@@ -395,6 +395,8 @@ ngx_http_rt_hub_finish(ngx_conf_t *cf, ngx_http_rt_hub_t *hub)
     hcf->source = hcf->urls.nelts ? NGX_RT_SOURCE_PUBSUB
                                   : NGX_RT_SOURCE_EMBEDDED;
 
+    hub->large = (hcf->message_max != NGX_CONF_UNSET_SIZE);
+
     ngx_conf_init_size_value(hcf->size, 32 * 1024 * 1024);
     ngx_conf_init_uint_value(hcf->payload, NGX_RT_PAYLOAD_RAW);
     ngx_conf_init_msec_value(hcf->connect_timeout, 2000);

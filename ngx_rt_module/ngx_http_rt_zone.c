@@ -88,7 +88,7 @@ ngx_http_rt_zone_min(ngx_http_rt_hub_t *hub)
     size_t  need, size;
 
     need = ngx_rt_store_min_size(ngx_rt_wakeup_slots(hub->cycle),
-                                 hub->conf.message_max);
+                                 hub->large ? hub->conf.message_max : 0);
 
     size = ngx_align(need, ngx_pagesize);
 
@@ -130,14 +130,25 @@ ngx_http_rt_zone_block(size_t size)
 static void
 ngx_http_rt_zone_small(ngx_log_t *log, ngx_http_rt_hub_t *hub)
 {
+    u_char             *p;
     ngx_rt_hub_conf_t  *hcf;
+    u_char              buf[sizeof(" with \"message_max\" of  bytes")
+                            + NGX_SIZE_T_LEN];
 
     hcf = &hub->conf;
 
+    p = buf;
+
+    if (hub->large) {
+        p = ngx_sprintf(p, " with \"message_max\" of %uz bytes",
+                        hcf->message_max);
+    }
+
     ngx_log_error(NGX_LOG_EMERG, log, 0,
-                  "\"zone\" of %uz bytes is too small for rt_hub \"%V\", "
+                  "\"zone\" of %uz bytes is too small for rt_hub \"%V\"%*s, "
                   "it must be at least %uzk in %V:%ui", hcf->size, &hcf->name,
-                  ngx_http_rt_zone_min(hub) / 1024, &hub->file, hub->line);
+                  (size_t) (p - buf), buf, ngx_http_rt_zone_min(hub) / 1024,
+                  &hub->file, hub->line);
 }
 
 

@@ -288,7 +288,8 @@ typedef struct {
 /* ngx_rt_log.c: the ring.  "locked": the caller holds the mutex */
 
 /* the largest record that a log takes */
-#define ngx_rt_log_max(sh)        ((sh)->log_size / 16)
+#define NGX_RT_LOG_PARTS          16
+#define ngx_rt_log_max(sh)        ((sh)->log_size / NGX_RT_LOG_PARTS)
 
 /*
  * Copies the header of the record at off.  NGX_OK; NGX_DONE at the head;
@@ -382,7 +383,8 @@ void ngx_rt_retain_recount(ngx_rt_store_t *st);
 
 /* ngx_rt_store.c: the zone, and all that changes it */
 
-/* the least size of a shared zone, in bytes of the block given to create */
+/* the least size of a shared zone, in bytes of the block given to create;
+ * message_max: so that messages of that size fit, 0: so that it works */
 size_t ngx_rt_store_min_size(ngx_uint_t nslots, size_t message_max);
 
 /*

@@ -21,6 +21,8 @@
 #define NGX_RT_REPAIR_MAX         8
 
 
+static size_t ngx_rt_store_tables(size_t size, ngx_uint_t nslots,
+    uint32_t *nentries, uint32_t *nbuckets);
 static void ngx_rt_store_layout(ngx_rt_store_t *st, u_char *mem);
 static void ngx_rt_store_repair(ngx_rt_store_t *st);
 static uint32_t ngx_rt_store_enter(ngx_rt_store_t *st, const ngx_str_t *name,
@@ -40,26 +42,39 @@ static ngx_rt_entry_sh_t *ngx_rt_store_entry(ngx_rt_store_t *st,
 size_t
 ngx_rt_store_min_size(ngx_uint_t nslots, size_t message_max)
 {
-    (void) message_max;
+    size_t    size, need;
+    uint32_t  nentries, nbuckets;
 
-    return NGX_RT_ZONE_MIN + nslots * sizeof(ngx_rt_slot_sh_t);
+    size = NGX_RT_ZONE_MIN + nslots * sizeof(ngx_rt_slot_sh_t);
+
+    if (message_max == 0) {
+        return size;
+    }
+
+    /* a little more, for the log shrinks where the number of buckets doubles:
+     * each larger size must do as well */
+
+    need = NGX_RT_LOG_PARTS * ngx_rt_log_size(NGX_RT_EVENT_MAX + message_max);
+    need += need / 64;
+
+    size = ngx_max(size, need);
+
+    while (ngx_rt_store_tables(size, nslots, &nentries, &nbuckets) < need) {
+        size += ngx_pagesize;
+    }
+
+    return size;
 }
 
 
-ngx_int_t
-ngx_rt_store_create(ngx_rt_store_t *st, void *mem, size_t size,
-    ngx_uint_t nslots, const u_char random[32])
+/* how a zone of that size is divided; what is left is the log's */
+
+static size_t
+ngx_rt_store_tables(size_t size, ngx_uint_t nslots, uint32_t *nentries,
+    uint32_t *nbuckets)
 {
-    size_t             fixed, table;
-    uint32_t           n, buckets, i;
-    ngx_rt_zone_sh_t  *sh;
-
-    if (size < ngx_rt_store_min_size(nslots, 0)) {
-        return NGX_ERROR;
-    }
-
-    sh = mem;
-    ngx_memzero(sh, sizeof(ngx_rt_zone_sh_t));
+    size_t    fixed, table;
+    uint32_t  n, buckets;
 
     fixed = ngx_align(sizeof(ngx_rt_zone_sh_t), 64)
             + nslots * sizeof(ngx_rt_slot_sh_t);
@@ -72,13 +87,34 @@ ngx_rt_store_create(ngx_rt_store_t *st, void *mem, size_t size,
 
     for (buckets = 64; buckets < n; buckets *= 2) { /* void */ }
 
+    *nentries = n;
+    *nbuckets = buckets;
+
+    return (size - fixed - buckets * sizeof(uint32_t)
+            - n * sizeof(ngx_rt_entry_sh_t) - 64) & ~63ULL;
+}
+
+
+ngx_int_t
+ngx_rt_store_create(ngx_rt_store_t *st, void *mem, size_t size,
+    ngx_uint_t nslots, const u_char random[32])
+{
+    uint32_t           n, buckets, i;
+    ngx_rt_zone_sh_t  *sh;
+
+    if (size < ngx_rt_store_min_size(nslots, 0)) {
+        return NGX_ERROR;
+    }
+
+    sh = mem;
+    ngx_memzero(sh, sizeof(ngx_rt_zone_sh_t));
+
+    sh->log_size = ngx_rt_store_tables(size, nslots, &n, &buckets);
     sh->layout = NGX_RT_ZONE_LAYOUT;
     sh->nslots = (uint32_t) nslots;
     sh->nentries = n;
     sh->nbuckets = buckets;
     sh->size = size;
-    sh->log_size = (size - fixed - buckets * sizeof(uint32_t)
-                    - n * sizeof(ngx_rt_entry_sh_t) - 64) & ~63ULL;
 
     ngx_memcpy(&sh->epoch, random, 8);
     sh->epoch &= 0xffffffffffffULL;

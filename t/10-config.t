@@ -135,9 +135,10 @@ refused('zone without a size',
 refused('zone app 8m', qr/invalid number of arguments in "zone" directive/,
     hub('zone app 8m;'));
 
-for my $more ('', 'message_max 1m;', 'message_max 1k;') {
+for my $more ('', 'message_max 1m;', 'message_max 1k;',
+              'message_max 4m;') {
     my (undef, $out) = nginx_t(hub("zone 8k; $more"));
-    my ($least) = $out =~ /"zone" of 8192 bytes is too small for rt_hub "app", it must be at least (\d+)k in \S+:\d+$/m;
+    my ($least) = $out =~ /"zone" of 8192 bytes is too small for rt_hub "app"(?: with "message_max" of \d+ bytes)?, it must be at least (\d+)k in \S+:\d+$/m;
     ok($least, "refused: zone 8k; $more") or diag($out);
     $least //= 0;
     accepted("zone of ${least}k, the least, with '$more'",

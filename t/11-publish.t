@@ -212,6 +212,40 @@ is(get($ngx, '/both/b')->body, 'by if', 'that is subscribed');
 is(post($ngx, '/limited/b', 'by limit')->status, 202, 'in limit_except');
 is(get($ngx, '/limited/b')->body, 'by limit', 'that is subscribed');
 
+# the least zone for a message_max takes messages of that size; a smaller one,
+# where message_max is not set, refuses what it can't hold
+
+my $large = 'rt_hub app { zone %s; %s }';
+my (undef, $out) = nginx_t(http => sprintf $large, '8k', 'message_max 600k;');
+my ($least) = $out =~ /must be at least (\d+k)/;
+my $paths = 'client_max_body_size 2m;'
+    . ' location ~ ^/pub/(?<channel>.*)$ { rt_publish app $channel; }'
+    . ' location ~ ^/rt/(?<channel>.*)$ { rt_subscribe app $channel; }';
+$ngx = RT::Nginx->new(server => $paths,
+    http => sprintf $large, $least, 'message_max 600k; history 2;');
+my $message = join '', map { "$_," } 1 .. 120_000;
+$message = substr $message, 0, 600 * 1024;
+is(post($ngx, "/pub/c$_", $message, headers => ['RT-Event' => 'e' x 255])
+    ->status, 202, "600k in a zone of $least") for 1 .. 3;
+is(get($ngx, '/rt/c3')->body, $message, 'arrives');
+is(post($ngx, '/pub/c', "${message}x")->status, 413, 'and a byte more');
+
+$ngx = RT::Nginx->new(http => sprintf($large, '1m', ''), server => $paths);
+$sse = RT::SSE->new($ngx, '/rt/a');
+refused(post($ngx, '/pub/a', 'x' x 200_000), 413, 'too large for the zone');
+refused(post($ngx, '/pub/a', chunked('x' x 200_000, 50_000),
+    headers => ['Transfer-Encoding' => 'chunked']), 413, 'chunked');
+my ($low, $high) = (0, 262_144);
+while ($high - $low > 1) {
+    my $middle = int(($low + $high) / 2);
+    my $status = post($ngx, '/pub/b', 'x' x $middle)->status;
+    ($low, $high) = $status == 202 ? ($middle, $high) : ($low, $middle);
+}
+ok($low > 20_000 && $low < 100_000, "what fits is taken, up to $low bytes");
+post($ngx, '/pub/a', 'end');
+$sse->expect('end');
+$sse->close;
+
 # through Redis
 
 my $redis = RT::Redis->new;
