@@ -226,6 +226,7 @@ ngx_rt_feeder_publisher(ngx_rt_hub_t *hub)
 void
 ngx_rt_feeder_wake(ngx_rt_hub_t *hub)
 {
+    ngx_msec_t        delay;
     ngx_rt_feeder_t  *f;
 
     f = hub->feeder;
@@ -248,8 +249,13 @@ ngx_rt_feeder_wake(ngx_rt_hub_t *hub)
     {
         /* a little later, when workers that are to quit know it */
 
-        ngx_rt_feeder_set_timer(&f->lease, (f->behind + 1)
-                                           * NGX_RT_FEEDER_STEP);
+        delay = (f->behind + 1) * NGX_RT_FEEDER_STEP;
+
+        if ((ngx_msec_int_t) (f->lease.timer.key - ngx_current_msec)
+            > (ngx_msec_int_t) delay)
+        {
+            ngx_rt_feeder_set_timer(&f->lease, delay);
+        }
     }
 }
 
