@@ -2,65 +2,95 @@
 /*
  * Copyright (C) 2026 ngx_rt contributors
  *
- * The ring.  One writer at a time, the holder of the mutex; any number of
- * readers, who hold nothing.
+ * The ring of records.
  *
- * The writer stores limit, fences, and only then touches what lies below it;
- * a reader copies, fences, and only then loads limit.  So a reader that sees
- * limit <= off + log_size has copied bytes that nobody was writing.  A writer
- * killed between reserve and commit leaves head < limit: the next one turns
- * that space into a pad (ngx_rt_store_lock).
+ * The writer, one at a time under the mutex:
+ *
+ *     room     the tail passes old records until the new one fits and a
+ *              quarter of the log is free besides (ngx_rt_retain.c says why
+ *              that always ends)
+ *     append   limit = the end of the new record, then a release fence
+ *     write    the bytes
+ *     commit   head = the end of the new record, release
+ *
+ * A writer killed between append and commit leaves head < limit.  The next
+ * record is then simply written over the torn one: nobody reads beyond head,
+ * and limit already tells readers of what was there one turn of the ring
+ * before that it is gone.  Killed after commit it leaves a whole record.
+ *
+ * Readers take no lock.  They copy 8 bytes at a time by relaxed atomic loads,
+ * put an acquire fence and look at limit.  If any of the loads saw a byte of
+ * a writer's next turn, then the writer's fence before that store and the
+ * reader's fence after that load make the new limit visible too: the copy is
+ * thrown away.  All stores into the log are atomic as well, so what a reader
+ * may copy in vain is old or new, and no data race.
  */
 
 
 #include <ngx_rt_shared.h>
 
 
+#define NGX_RT_HEADER             sizeof(ngx_rt_record_sh_t)
+
+
 static ngx_uint_t ngx_rt_log_intact(ngx_rt_store_t *st, uint64_t off);
+static void ngx_rt_log_load(u_char *dst, const u_char *src, size_t len);
+static void ngx_rt_log_store(u_char *dst, const u_char *src, size_t len);
+static ngx_int_t ngx_rt_log_room(ngx_rt_store_t *st, size_t size);
+static uint64_t ngx_rt_log_pad(ngx_rt_zone_sh_t *sh, size_t size);
 
 
 ngx_int_t
 ngx_rt_log_peek(ngx_rt_store_t *st, uint64_t off, ngx_rt_record_sh_t *rec)
 {
-    uint64_t           head, words[sizeof(ngx_rt_record_sh_t) / 8], *p;
-    ngx_uint_t         i;
+    u_char            *p;
+    uint64_t           head, left;
     ngx_rt_zone_sh_t  *sh;
 
     sh = st->sh;
-
     head = __atomic_load_n(&sh->head, __ATOMIC_ACQUIRE);
 
     if (off == head) {
         return NGX_DONE;
     }
 
-    if (off > head || (off & 7) || !ngx_rt_log_intact(st, off)) {
+    if (off > head || off < sh->log_size || (off & 7)) {
         return NGX_DECLINED;
     }
 
-    p = (uint64_t *) ngx_rt_log_at(st, off);
+    p = (u_char *) ngx_rt_log_at(st, off);
+    left = sh->log_size - off % sh->log_size;
 
-    words[0] = __atomic_load_n(&p[0], __ATOMIC_RELAXED);
-    ngx_memcpy(rec, words, 8);
+    ngx_rt_log_load((u_char *) rec, p, 8);
 
     if (rec->type != NGX_RT_PAD) {
 
-        if (off % sh->log_size + sizeof(ngx_rt_record_sh_t) > sh->log_size) {
+        if (left < NGX_RT_HEADER) {
             return NGX_DECLINED;
         }
 
-        for (i = 1; i < sizeof(ngx_rt_record_sh_t) / 8; i++) {
-            words[i] = __atomic_load_n(&p[i], __ATOMIC_RELAXED);
-        }
-
-        ngx_memcpy(rec, words, sizeof(ngx_rt_record_sh_t));
+        ngx_rt_log_load((u_char *) rec + 8, p + 8, NGX_RT_HEADER - 8);
     }
 
-    if (!ngx_rt_log_intact(st, off)
-        || rec->size < 8 || (rec->size & 7) || rec->size > head - off
-        || (rec->type != NGX_RT_PAD
-            && rec->size < sizeof(ngx_rt_record_sh_t)
-                           + rec->event_len + rec->data_len))
+    if (!ngx_rt_log_intact(st, off)) {
+        return NGX_DECLINED;
+    }
+
+    /* whole and below the head: what is wrong now is no record */
+
+    if (rec->size < 8 || (rec->size & 7) || rec->size > left
+        || rec->size > head - off)
+    {
+        return NGX_DECLINED;
+    }
+
+    if (rec->type == NGX_RT_PAD) {
+        return NGX_OK;
+    }
+
+    if (rec->type < NGX_RT_PAD || rec->type > NGX_RT_DROP
+        || (uint64_t) NGX_RT_HEADER + rec->event_len + rec->data_len
+           > rec->size)
     {
         return NGX_DECLINED;
     }
@@ -69,109 +99,288 @@ ngx_rt_log_peek(ngx_rt_store_t *st, uint64_t off, ngx_rt_record_sh_t *rec)
 }
 
 
+/* the reader's last step: 1 if no writer had reached off before the fence */
+
 static ngx_uint_t
 ngx_rt_log_intact(ngx_rt_store_t *st, uint64_t off)
 {
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
 
-    return __atomic_load_n(&st->sh->limit, __ATOMIC_RELAXED)
-           <= off + st->sh->log_size;
+    return ngx_rt_get(st->sh->limit) <= off + st->sh->log_size;
 }
 
 
-/* races with an overwriting writer by design: what was torn is told apart by
- * the check afterwards and thrown away */
-
-#if defined(__SANITIZE_THREAD__)
-__attribute__((no_sanitize("thread")))
-#endif
 ngx_int_t
 ngx_rt_log_body(ngx_rt_store_t *st, uint64_t off,
     const ngx_rt_record_sh_t *rec, u_char *dst)
 {
-    const u_char  *p;
+    u_char  *p;
 
-    p = (const u_char *) ngx_rt_log_at(st, off) + sizeof(ngx_rt_record_sh_t);
+    p = (u_char *) ngx_rt_log_at(st, off) + NGX_RT_HEADER;
 
-    ngx_memcpy(dst, p, (size_t) rec->event_len + rec->data_len);
+    ngx_rt_log_load(dst, p, (size_t) rec->event_len + rec->data_len);
 
     return ngx_rt_log_intact(st, off) ? NGX_OK : NGX_DECLINED;
 }
 
 
-ngx_rt_record_sh_t *
+/* src is in the log: aligned, and padded to 8 bytes */
+
+static void
+ngx_rt_log_load(u_char *dst, const u_char *src, size_t len)
+{
+    ngx_rt_word_t  word;
+
+    for ( /* void */ ; len >= 8; len -= 8) {
+        word = __atomic_load_n((const ngx_rt_word_t *) src, __ATOMIC_RELAXED);
+        ngx_memcpy(dst, &word, 8);
+        dst += 8;
+        src += 8;
+    }
+
+    if (len) {
+        word = __atomic_load_n((const ngx_rt_word_t *) src, __ATOMIC_RELAXED);
+        ngx_memcpy(dst, &word, len);
+    }
+}
+
+
+/* dst is in the log: zeros fill up the last 8 bytes */
+
+static void
+ngx_rt_log_store(u_char *dst, const u_char *src, size_t len)
+{
+    ngx_rt_word_t  word;
+
+    for ( /* void */ ; len >= 8; len -= 8) {
+        ngx_memcpy(&word, src, 8);
+        __atomic_store_n((ngx_rt_word_t *) dst, word, __ATOMIC_RELAXED);
+        dst += 8;
+        src += 8;
+    }
+
+    if (len) {
+        word = 0;
+        ngx_memcpy(&word, src, len);
+        __atomic_store_n((ngx_rt_word_t *) dst, word, __ATOMIC_RELAXED);
+    }
+}
+
+
+void *
 ngx_rt_log_reserve(ngx_rt_store_t *st, size_t size, uint64_t *off)
 {
-    uint64_t             head, left;
-    ngx_rt_zone_sh_t    *sh;
-    ngx_rt_record_sh_t  *rec;
+    if (size > ngx_rt_log_max(st->sh) || ngx_rt_log_room(st, size) != NGX_OK) {
+        return NULL;
+    }
+
+    return ngx_rt_log_append(st, size, off);
+}
+
+
+/*
+ * Moves the tail on until size bytes, the pad before them and the quarter
+ * kept for carrying are free.  Each record that was there at the start is
+ * passed once at most: what lies beyond is what was just carried forward.
+ */
+
+static ngx_int_t
+ngx_rt_log_room(ngx_rt_store_t *st, size_t size)
+{
+    uint64_t           end, need;
+    ngx_rt_zone_sh_t  *sh;
 
     sh = st->sh;
-    head = sh->head;
+    end = sh->head;
 
-    left = sh->log_size - head % sh->log_size;
+    for ( ;; ) {
+        need = ngx_rt_log_pad(sh, size) + size + 2 * ngx_rt_log_max(sh);
 
-    if (left >= size) {
-        left = 0;
+        if (sh->head - sh->tail + need <= sh->log_size) {
+            return NGX_OK;
+        }
+
+        if (sh->tail >= end || ngx_rt_retain_pass(st, size) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+}
+
+
+/* bytes up to the end of the ring, if a record doesn't fit in there */
+
+static uint64_t
+ngx_rt_log_pad(ngx_rt_zone_sh_t *sh, size_t size)
+{
+    uint64_t  left;
+
+    left = sh->log_size - sh->head % sh->log_size;
+
+    return (left < size) ? left : 0;
+}
+
+
+void *
+ngx_rt_log_append(ngx_rt_store_t *st, size_t size, uint64_t *off)
+{
+    uint64_t             pad, end;
+    ngx_rt_zone_sh_t    *sh;
+    ngx_rt_record_sh_t   rec;
+
+    sh = st->sh;
+    pad = ngx_rt_log_pad(sh, size);
+    end = sh->head + pad + size;
+
+    if (end - sh->tail > sh->log_size) {
+        return NULL;
     }
 
-    __atomic_store_n(&sh->limit, head + left + size, __ATOMIC_RELAXED);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-
-    NGX_RT_FAULT("log reserve");
-
-    if (left) {
-        rec = ngx_rt_log_at(st, head);
-        rec->size = (uint32_t) left;
-        rec->type = NGX_RT_PAD;
-        rec->flags = 0;
+    if (end > sh->limit) {
+        ngx_rt_set(sh->limit, end);
     }
 
-    *off = head + left;
+    __atomic_thread_fence(__ATOMIC_RELEASE);
 
-    rec = ngx_rt_log_at(st, *off);
-    rec->size = (uint32_t) size;
+    NGX_RT_FAULT("append: limit");
 
-    return rec;
+    if (pad) {
+        ngx_memzero(&rec, 8);
+        rec.size = (uint32_t) pad;
+        rec.type = NGX_RT_PAD;
+
+        ngx_rt_log_store((u_char *) ngx_rt_log_at(st, sh->head),
+                         (u_char *) &rec, 8);
+
+        NGX_RT_FAULT("append: pad");
+    }
+
+    *off = sh->head + pad;
+
+    return ngx_rt_log_at(st, *off);
+}
+
+
+/*
+ * Event and payload follow each other without a gap: the word in which they
+ * meet is put together aside.
+ */
+
+void
+ngx_rt_log_write(void *dst, const ngx_rt_record_sh_t *rec,
+    const ngx_str_t *event, const ngx_str_t *data)
+{
+    size_t   len, n;
+    u_char  *p, *src, buf[NGX_RT_EVENT_MAX + 9];
+
+    p = dst;
+
+    ngx_rt_log_store(p, (u_char *) rec, NGX_RT_HEADER);
+    p += NGX_RT_HEADER;
+
+    NGX_RT_FAULT("write: header");
+
+    src = data->data;
+    len = data->len;
+
+    if (event->len) {
+        ngx_memcpy(buf, event->data, event->len);
+
+        n = ngx_min(ngx_align(event->len, 8) - event->len, len);
+
+        if (n) {
+            ngx_memcpy(buf + event->len, src, n);
+            src += n;
+            len -= n;
+        }
+
+        ngx_rt_log_store(p, buf, event->len + n);
+        p += ngx_align(event->len, 8);
+    }
+
+    ngx_rt_log_store(p, src, len);
+
+    NGX_RT_FAULT("write: body");
 }
 
 
 void
-ngx_rt_log_commit(ngx_rt_store_t *st)
+ngx_rt_log_copy(void *dst, const ngx_rt_record_sh_t *rec)
 {
-    NGX_RT_FAULT("log commit");
+    ngx_rt_log_store(dst, (u_char *) rec, rec->size);
 
-    __atomic_store_n(&st->sh->head, st->sh->limit, __ATOMIC_RELEASE);
+    NGX_RT_FAULT("copy: body");
 }
 
 
-uint64_t
-ngx_rt_log_write(ngx_rt_store_t *st, const ngx_rt_record_sh_t *head,
-    const u_char *event, const u_char *data)
+void
+ngx_rt_log_commit(ngx_rt_store_t *st, uint64_t end)
 {
-    u_char              *p;
-    size_t               size;
-    uint64_t             off;
+    __atomic_store_n(&st->sh->head, end, __ATOMIC_RELEASE);
+
+    NGX_RT_FAULT("commit: head");
+}
+
+
+ngx_int_t
+ngx_rt_log_note(ngx_rt_store_t *st, ngx_rt_record_sh_t *rec,
+    const ngx_str_t *data, uint64_t *off)
+{
+    void       *dst;
+    ngx_str_t   none;
+
+    ngx_str_null(&none);
+
+    if (data == NULL) {
+        data = &none;
+    }
+
+    rec->data_len = (uint32_t) data->len;
+    rec->size = (uint32_t) ngx_rt_log_size(data->len);
+
+    dst = ngx_rt_log_reserve(st, rec->size, off);
+
+    if (dst == NULL) {
+        return NGX_ERROR;
+    }
+
+    rec->seq = st->sh->seq + 1;
+
+    ngx_rt_log_write(dst, rec, &none, data);
+    ngx_rt_log_commit(st, *off + rec->size);
+
+    return NGX_OK;
+}
+
+
+uint32_t
+ngx_rt_log_check(ngx_rt_store_t *st, uint64_t off, uint64_t end)
+{
+    uint32_t             size;
+    uint64_t             left;
     ngx_rt_record_sh_t  *rec;
 
-    size = ngx_rt_log_size((size_t) head->event_len + head->data_len);
-
-    rec = ngx_rt_log_reserve(st, size, &off);
-
-    *rec = *head;
-    rec->size = (uint32_t) size;
-
-    p = (u_char *) rec + sizeof(ngx_rt_record_sh_t);
-
-    if (head->event_len) {
-        p = ngx_cpymem(p, event, head->event_len);
+    if ((off & 7) || off < st->sh->log_size || off >= end) {
+        return 0;
     }
 
-    if (head->data_len) {
-        ngx_memcpy(p, data, head->data_len);
+    rec = ngx_rt_log_at(st, off);
+    left = st->sh->log_size - off % st->sh->log_size;
+    size = rec->size;
+
+    if (size < 8 || (size & 7) || size > left || size > end - off) {
+        return 0;
     }
 
-    ngx_rt_log_commit(st);
+    if (rec->type == NGX_RT_PAD) {
+        return size;
+    }
 
-    return off;
+    if (rec->type < NGX_RT_PAD || rec->type > NGX_RT_DROP
+        || size < NGX_RT_HEADER
+        || (uint64_t) NGX_RT_HEADER + rec->event_len + rec->data_len > size)
+    {
+        return 0;
+    }
+
+    return size;
 }

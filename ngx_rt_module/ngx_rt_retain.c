@@ -2,338 +2,704 @@
 /*
  * Copyright (C) 2026 ngx_rt contributors
  *
- * What is kept when memory gets short.
+ * What is promised, and how it is kept or given up.
  *
- * The tail passes one record after the other.  What is still promised is
- * carried forward to the head; of that, names and latest messages ("pinned")
- * are kept within 5/8 of the log by evicting channels, and history is carried
- * only while all together is under 1/2.  A record is at most 1/16.  So one
- * turn of the ring leaves at least 3/8 - 1/16 (a pad) free, which is more
- * than the 1/16 asked for and the 3/16 kept in reserve, from which carrying
- * forward and the small records live: making room always ends.
+ * Promised are, of each channel in the table, its NAME record, its latest
+ * message (both "pinned") and older messages ("history").  When the tail
+ * comes to such a record it is carried forward, copied to the head, or given
+ * up: history is carried only while all together is under half of the log.
+ *
+ * Why there is always room.  Let N be the log, m = N/8 the largest record.
+ *
+ *   - Pinned is at most P = 5m - 1024, the record to come included: channels
+ *     are evicted before a record is pinned (ngx_rt_retain_budget).
+ *   - Between changes at least 2m is free: room is made for a record and 2m.
+ *   - While room is being made the head moves by what is carried, under 6m,
+ *     and one pad, so it crosses the end of the ring once at most.  Carrying
+ *     a record frees as much as it takes, but for that pad, under m: at least
+ *     m stays free, enough for any record.  At the crossing itself record and
+ *     pad are under 2m.
+ *   - Once the tail has passed all there was, in use is what is promised, at
+ *     most max(P, N/2 = 4m) less the record to come, and one pad.  With that
+ *     record and 2m this is under 5m - 1024 + m + 2m < N: room is found.
+ *   - The 1024 bytes are for the notes (EVICT, CONFIRM, DROP), which are not
+ *     promised.
+ *
+ * Lists.  The messages of a channel hang together by prev and next, entry's
+ * oldest and latest are the ends; without holes: giving up one gives up all
+ * that are older.  All of it is changed only while the entry is open (odd),
+ * in an order in which a walk from latest by prev meets whole records that
+ * belong to the list, at every moment; so the next writer can finish what a
+ * killed one began (ngx_rt_recover.c).
  */
 
 
 #include <ngx_rt_shared.h>
 
 
-#define NGX_RT_RETAIN_SAMPLE      16        /* entries looked at to evict one */
+#define NGX_RT_RETAIN_SAMPLE      16        /* candidates for an eviction */
 
-#define ngx_rt_retain_reserve(sh) (3 * ngx_rt_log_max(sh))
-#define ngx_rt_retain_pins(sh)    ((sh)->log_size / 8 * 5)
-#define ngx_rt_retain_total(sh)   ((sh)->log_size / 2)
-
-
-static void ngx_rt_retain_pass(ngx_rt_store_t *st);
-static ngx_uint_t ngx_rt_retain_keep(ngx_rt_store_t *st,
-    ngx_rt_entry_sh_t *entry, uint64_t off, ngx_rt_record_sh_t *rec);
-static void ngx_rt_retain_carry(ngx_rt_store_t *st, ngx_rt_entry_sh_t *entry,
-    uint64_t off, ngx_rt_record_sh_t *rec);
-static uint32_t ngx_rt_retain_victim(ngx_rt_store_t *st, uint32_t except);
+#define NGX_RT_DEAD               0
+#define NGX_RT_PINNED             1
+#define NGX_RT_HISTORY            2
 
 
-void
-ngx_rt_retain_room(ngx_rt_store_t *st, size_t need)
+static ngx_uint_t ngx_rt_retain_role(ngx_rt_store_t *st, uint64_t off,
+    ngx_rt_record_sh_t *rec);
+static ngx_int_t ngx_rt_retain_carry(ngx_rt_store_t *st, uint64_t off,
+    ngx_rt_record_sh_t *rec);
+static void ngx_rt_retain_stuck(ngx_rt_store_t *st, uint64_t off,
+    ngx_rt_record_sh_t *rec);
+static void ngx_rt_retain_give_up(ngx_rt_store_t *st, uint64_t off,
+    ngx_rt_record_sh_t *rec);
+static ngx_uint_t ngx_rt_retain_drop(ngx_rt_store_t *st, ngx_rt_entry_sh_t *e,
+    uint64_t upto);
+static ngx_uint_t ngx_rt_retain_cut(ngx_rt_store_t *st, ngx_rt_entry_sh_t *e);
+static void ngx_rt_retain_limit(ngx_rt_store_t *st, ngx_rt_entry_sh_t *e,
+    uint64_t now);
+static void ngx_rt_retain_uncount(ngx_rt_store_t *st, ngx_rt_entry_sh_t *e);
+static void ngx_rt_retain_note(ngx_rt_store_t *st, uint32_t i,
+    ngx_rt_record_sh_t *rec, ngx_str_t *name, u_char *buf);
+static void ngx_rt_retain_remove(ngx_rt_store_t *st, uint32_t i);
+static void ngx_rt_retain_sub(uint64_t *sum, uint64_t n);
+
+
+ngx_int_t
+ngx_rt_retain_pass(ngx_rt_store_t *st, size_t size)
 {
-    uint64_t           stop;
-    ngx_rt_zone_sh_t  *sh;
-
-    sh = st->sh;
-
-    /* two turns are never needed; a damaged ring must not hold us */
-
-    stop = sh->tail + 2 * sh->log_size;
-
-    while (sh->log_size - (sh->head - sh->tail)
-           < need + ngx_rt_retain_reserve(sh)
-           && sh->tail < sh->head && sh->tail < stop)
-    {
-        ngx_rt_retain_pass(st);
-    }
-}
-
-
-static void
-ngx_rt_retain_pass(ngx_rt_store_t *st)
-{
+    uint32_t             n;
     uint64_t             off;
     ngx_rt_zone_sh_t    *sh;
-    ngx_rt_entry_sh_t   *entry;
     ngx_rt_record_sh_t  *rec;
 
     sh = st->sh;
     off = sh->tail;
+
+    n = ngx_rt_log_check(st, off, sh->head);
+
+    if (n == 0) {
+        return ngx_rt_recover_skip(st);
+    }
+
     rec = ngx_rt_log_at(st, off);
 
-    if (rec->size < 8 || rec->size > sh->head - off) {
-        /* damaged: nothing before the head can be trusted to be a record */
-        sh->tail = sh->head;
-        return;
-    }
+    switch (ngx_rt_retain_role(st, off, rec)) {
 
-    if (rec->type != NGX_RT_PAD && (rec->flags & NGX_RT_LIVE)
-        && rec->entry < sh->nentries)
-    {
-        entry = &st->entries[rec->entry];
+    case NGX_RT_HISTORY:
 
-        if (entry->gen == rec->gen && (entry->flags & NGX_RT_USED)) {
-
-            if (ngx_rt_retain_keep(st, entry, off, rec)) {
-                ngx_rt_retain_carry(st, entry, off, rec);
-
-            } else {
-                ngx_rt_entry_begin(entry);
-
-                while (entry->oldest != off
-                       && ngx_rt_retain_drop(st, entry) == NGX_OK)
-                {
-                    sh->trimmed++;
-                }
-
-                if (ngx_rt_retain_drop(st, entry) == NGX_OK) {
-                    sh->trimmed++;
-                }
-
-                ngx_rt_entry_end(entry);
-            }
+        if (sh->pinned + sh->history + size > ngx_rt_retain_all(sh)) {
+            ngx_rt_retain_give_up(st, off, rec);
+            break;
         }
+
+        /* fall through */
+
+    case NGX_RT_PINNED:
+
+        if (ngx_rt_retain_carry(st, off, rec) != NGX_OK) {
+            ngx_rt_retain_stuck(st, off, rec);
+        }
+
+        break;
+
+    default: /* NGX_RT_DEAD */
+        break;
     }
 
-    sh->tail = off + rec->size;
+    ngx_rt_set(sh->tail, off + n);
+
+    NGX_RT_FAULT("pass: tail");
+
+    return NGX_OK;
 }
 
+
+/*
+ * A record is promised if its channel still leads to it.  The copy left
+ * behind when a record is carried has lost LIVE; where a crash kept it from
+ * that, the next newer message or the entry leads to the other copy.
+ */
 
 static ngx_uint_t
-ngx_rt_retain_keep(ngx_rt_store_t *st, ngx_rt_entry_sh_t *entry, uint64_t off,
-    ngx_rt_record_sh_t *rec)
+ngx_rt_retain_role(ngx_rt_store_t *st, uint64_t off, ngx_rt_record_sh_t *rec)
 {
-    return rec->type == NGX_RT_NAME
-           || entry->latest == off
-           || st->sh->pinned + st->sh->history < ngx_rt_retain_total(st->sh);
+    ngx_rt_zone_sh_t    *sh;
+    ngx_rt_entry_sh_t   *e;
+    ngx_rt_record_sh_t  *next;
+
+    sh = st->sh;
+
+    if (rec->type == NGX_RT_PAD || !(rec->flags & NGX_RT_LIVE)
+        || rec->entry == NGX_RT_NONE || rec->entry >= sh->top)
+    {
+        return NGX_RT_DEAD;
+    }
+
+    e = &st->entries[rec->entry];
+
+    if (!(e->flags & NGX_RT_USED) || e->gen != rec->gen) {
+        return NGX_RT_DEAD;
+    }
+
+    if (rec->type == NGX_RT_NAME) {
+        return (e->name == off) ? NGX_RT_PINNED : NGX_RT_DEAD;
+    }
+
+    if (rec->type != NGX_RT_MESSAGE || rec->seq <= e->floor) {
+        return NGX_RT_DEAD;
+    }
+
+    if (e->latest == off) {
+        return NGX_RT_PINNED;
+    }
+
+    if (rec->next < sh->tail
+        || ngx_rt_log_check(st, rec->next, sh->head)
+           < sizeof(ngx_rt_record_sh_t))
+    {
+        return NGX_RT_DEAD;
+    }
+
+    next = ngx_rt_log_at(st, rec->next);
+
+    return (next->prev == off && next->entry == rec->entry) ? NGX_RT_HISTORY
+                                                            : NGX_RT_DEAD;
 }
 
 
-static void
-ngx_rt_retain_carry(ngx_rt_store_t *st, ngx_rt_entry_sh_t *entry, uint64_t off,
-    ngx_rt_record_sh_t *rec)
+/*
+ * Killed before commit: nothing has happened.  Killed after it: the copy is
+ * the last record and its source still the one at the tail, by which the
+ * next writer knows to go on from here.
+ */
+
+static ngx_int_t
+ngx_rt_retain_carry(ngx_rt_store_t *st, uint64_t off, ngx_rt_record_sh_t *rec)
 {
     uint64_t             to;
     ngx_rt_record_sh_t  *copy;
 
-    copy = ngx_rt_log_reserve(st, rec->size, &to);
+    copy = ngx_rt_log_append(st, rec->size, &to);
 
-    ngx_memcpy(copy, rec, rec->size);
-    copy->flags |= NGX_RT_COPY;
-
-    ngx_rt_log_commit(st);
-
-    ngx_rt_entry_begin(entry);
-
-    if (rec->type == NGX_RT_NAME) {
-        entry->name = to;
-
-    } else {
-
-        if (entry->latest == off) {
-            __atomic_store_n(&entry->latest, to, __ATOMIC_RELAXED);
-
-        } else {
-            __atomic_store_n(&ngx_rt_log_at(st, copy->next)->prev, to,
-                             __ATOMIC_RELAXED);
-        }
-
-        if (entry->oldest == off) {
-            entry->oldest = to;
-
-        } else {
-            __atomic_store_n(&ngx_rt_log_at(st, copy->prev)->next, to,
-                             __ATOMIC_RELAXED);
-        }
+    if (copy == NULL) {
+        return NGX_ERROR;
     }
 
-    __atomic_store_n(&rec->flags, rec->flags & ~NGX_RT_LIVE, __ATOMIC_RELAXED);
+    ngx_rt_log_copy(copy, rec);
 
-    ngx_rt_entry_end(entry);
-}
+    ngx_rt_set(copy->flags, NGX_RT_LIVE|NGX_RT_COPY);
 
+    ngx_rt_log_commit(st, to + rec->size);
 
-ngx_int_t
-ngx_rt_retain_drop(ngx_rt_store_t *st, ngx_rt_entry_sh_t *entry)
-{
-    uint64_t             floor;
-    ngx_rt_record_sh_t  *rec;
-
-    if (entry->oldest == NGX_RT_NONE || entry->oldest == entry->latest) {
-        return NGX_DECLINED;
-    }
-
-    rec = ngx_rt_log_at(st, entry->oldest);
-
-    __atomic_store_n(&rec->flags, rec->flags & ~NGX_RT_LIVE, __ATOMIC_RELAXED);
-
-    entry->oldest = rec->next;
-    entry->bytes -= rec->size;
-    floor = ngx_max(entry->floor, rec->seq);
-    __atomic_store_n(&entry->floor, floor, __ATOMIC_RELAXED);
-    __atomic_store_n(&entry->count, entry->count - 1, __ATOMIC_RELAXED);
-
-    st->sh->history -= rec->size;
+    ngx_rt_retain_relink(st, off, to);
 
     return NGX_OK;
 }
 
 
 void
-ngx_rt_retain_fit(ngx_rt_store_t *st, uint32_t except, ngx_uint_t entry)
+ngx_rt_retain_relink(ngx_rt_store_t *st, uint64_t off, uint64_t copy)
 {
-    uint32_t           victim;
-    ngx_rt_zone_sh_t  *sh;
+    ngx_rt_entry_sh_t   *e;
+    ngx_rt_record_sh_t  *rec;
 
-    sh = st->sh;
+    rec = ngx_rt_log_at(st, copy);
+    e = &st->entries[rec->entry];
 
-    while (sh->pinned > ngx_rt_retain_pins(sh)
-           || (entry && sh->free == NGX_RT_NONE))
-    {
-        victim = ngx_rt_retain_victim(st, except);
+    ngx_rt_entry_open(e);
 
-        if (victim == NGX_RT_NONE) {
-            return;
+    if (rec->type == NGX_RT_NAME) {
+        ngx_rt_set(e->name, copy);
+
+    } else {
+
+        if (rec->next == NGX_RT_NONE) {
+            ngx_rt_set(e->latest, copy);
+
+        } else {
+            ngx_rt_set(ngx_rt_log_at(st, rec->next)->prev, copy);
         }
 
-        ngx_rt_retain_room(st, sizeof(ngx_rt_record_sh_t));
-        ngx_rt_retain_evict(st, victim);
-        sh->evicted++;
+        NGX_RT_FAULT("relink: newer");
+
+        if (rec->prev == NGX_RT_NONE) {
+            ngx_rt_set(e->oldest, copy);
+
+        } else {
+            ngx_rt_set(ngx_rt_log_at(st, rec->prev)->next, copy);
+        }
+    }
+
+    NGX_RT_FAULT("relink: older");
+
+    rec = ngx_rt_log_at(st, off);
+    ngx_rt_set(rec->flags, rec->flags & ~NGX_RT_LIVE);
+
+    ngx_rt_entry_close(e);
+}
+
+
+/*
+ * There is no room to carry: the sums were wrong, that is, memory was
+ * damaged.  Better to lose a channel than to stand still.
+ */
+
+static void
+ngx_rt_retain_stuck(ngx_rt_store_t *st, uint64_t off, ngx_rt_record_sh_t *rec)
+{
+    void                *dst;
+    u_char               buf[NGX_RT_CHANNEL_MAX];
+    uint64_t             to;
+    ngx_str_t            name, none;
+    ngx_rt_record_sh_t   note;
+
+    NGX_RT_FAULT("stuck");
+
+    if (rec->type == NGX_RT_MESSAGE && st->entries[rec->entry].latest != off) {
+        ngx_rt_retain_give_up(st, off, rec);
+        return;
+    }
+
+    ngx_str_null(&none);
+
+    ngx_rt_retain_note(st, rec->entry, &note, &name, buf);
+    ngx_rt_retain_remove(st, rec->entry);
+
+    ngx_rt_set(st->sh->tail, off + rec->size);
+
+    dst = ngx_rt_log_append(st, note.size, &to);
+
+    if (dst) {
+        ngx_rt_log_write(dst, &note, &none, &name);
+        ngx_rt_log_commit(st, to + note.size);
+    }
+
+    ngx_rt_store_done(st, note.seq);
+
+    ngx_rt_add(st->sh->evicted, 1);
+}
+
+
+static void
+ngx_rt_retain_give_up(ngx_rt_store_t *st, uint64_t off,
+    ngx_rt_record_sh_t *rec)
+{
+    ngx_uint_t          n;
+    ngx_rt_entry_sh_t  *e;
+
+    e = &st->entries[rec->entry];
+
+    ngx_rt_entry_open(e);
+    n = ngx_rt_retain_drop(st, e, off);
+    ngx_rt_entry_close(e);
+
+    ngx_rt_add(st->sh->trimmed, n);
+}
+
+
+/*
+ * Drops the oldest messages up to the one at upto, which is not the latest;
+ * how many.  The entry is open.  floor goes first: a walk from latest that
+ * comes to a message not above it has come to the end of the list.
+ */
+
+static ngx_uint_t
+ngx_rt_retain_drop(ngx_rt_store_t *st, ngx_rt_entry_sh_t *e, uint64_t upto)
+{
+    uint64_t             off;
+    ngx_uint_t           n;
+    ngx_rt_record_sh_t  *rec;
+
+    ngx_rt_set(e->floor, ngx_rt_log_at(st, upto)->seq);
+
+    NGX_RT_FAULT("drop: floor");
+
+    for (n = 1; /* void */ ; n++) {
+        off = e->oldest;
+
+        if (e->count <= 1 || off == e->latest
+            || ngx_rt_log_check(st, off, st->sh->head)
+               < sizeof(ngx_rt_record_sh_t))
+        {
+            return ngx_rt_retain_cut(st, e);
+        }
+
+        rec = ngx_rt_log_at(st, off);
+
+        ngx_rt_set(rec->flags, rec->flags & ~NGX_RT_LIVE);
+
+        ngx_rt_retain_sub(&st->sh->history, rec->size);
+        e->words -= rec->size / 8;
+        ngx_rt_set(e->count, e->count - 1);
+        ngx_rt_set(e->oldest, rec->next);
+
+        NGX_RT_FAULT("drop: one");
+
+        if (off == upto) {
+            break;
+        }
+    }
+
+    ngx_rt_set(ngx_rt_log_at(st, e->oldest)->prev, NGX_RT_NONE);
+
+    return n;
+}
+
+
+/* the list does not hang together, memory was damaged: the latest is kept */
+
+static ngx_uint_t
+ngx_rt_retain_cut(ngx_rt_store_t *st, ngx_rt_entry_sh_t *e)
+{
+    ngx_uint_t           n;
+    ngx_rt_record_sh_t  *rec;
+
+    rec = ngx_rt_log_at(st, e->latest);
+    n = e->count;
+
+    ngx_rt_set(rec->prev, NGX_RT_NONE);
+    ngx_rt_set(e->floor, rec->seq - 1);
+    ngx_rt_set(e->oldest, e->latest);
+    ngx_rt_set(e->count, 1);
+    e->words = rec->size / 8;
+
+    return n;
+}
+
+
+void
+ngx_rt_retain_link(ngx_rt_store_t *st, uint64_t off)
+{
+    ngx_rt_zone_sh_t    *sh;
+    ngx_rt_entry_sh_t   *e;
+    ngx_rt_record_sh_t  *rec, *old;
+
+    sh = st->sh;
+    rec = ngx_rt_log_at(st, off);
+    e = &st->entries[rec->entry];
+
+    ngx_rt_entry_open(e);
+
+    if (e->latest != NGX_RT_NONE) {
+        old = ngx_rt_log_at(st, e->latest);
+
+        ngx_rt_set(old->next, off);
+
+        ngx_rt_retain_sub(&sh->pinned, old->size);
+        ngx_rt_add(sh->history, old->size);
+
+    } else {
+        ngx_rt_set(e->oldest, off);
+    }
+
+    NGX_RT_FAULT("link: older");
+
+    ngx_rt_set(e->latest, off);
+
+    NGX_RT_FAULT("link: latest");
+
+    ngx_rt_set(e->msg_seq, rec->seq);
+    ngx_rt_set(e->version, rec->seq);
+    ngx_rt_entry_digest(e, rec->digest);
+    ngx_rt_set(e->count, e->count + 1);
+    e->words += rec->size / 8;
+
+    ngx_rt_add(sh->pinned, rec->size);
+
+    ngx_rt_retain_limit(st, e, rec->time);
+
+    ngx_rt_entry_close(e);
+}
+
+
+/* what the configuration lets no channel keep is no loss to be counted */
+
+static void
+ngx_rt_retain_limit(ngx_rt_store_t *st, ngx_rt_entry_sh_t *e, uint64_t now)
+{
+    uint32_t             n, excess;
+    uint64_t             off, upto;
+    ngx_rt_record_sh_t  *rec;
+
+    excess = 0;
+
+    if (e->count > st->history) {
+        excess = e->count - (uint32_t) st->history;
+    }
+
+    upto = NGX_RT_NONE;
+    off = e->oldest;
+
+    for (n = 1; n < e->count && off != e->latest; n++) {
+        rec = ngx_rt_log_at(st, off);
+
+        if (excess) {
+            excess--;
+
+        } else if (st->history_time == 0 || now <= rec->time
+                   || now - rec->time <= st->history_time)
+        {
+            break;
+        }
+
+        upto = off;
+        off = rec->next;
+    }
+
+    if (upto != NGX_RT_NONE) {
+        (void) ngx_rt_retain_drop(st, e, upto);
     }
 }
 
 
-/* the one unused longest of a few in a row, as Redis evicts: near enough to
- * the longest of all, and no list to keep in order at each read */
-
-static uint32_t
-ngx_rt_retain_victim(ngx_rt_store_t *st, uint32_t except)
+void
+ngx_rt_retain_clear(ngx_rt_store_t *st, uint32_t i, uint64_t seq)
 {
-    uint32_t            i, victim, seen;
+    ngx_rt_entry_sh_t  *e;
+
+    e = &st->entries[i];
+
+    ngx_rt_entry_open(e);
+
+    ngx_rt_set(e->floor, seq);
+
+    NGX_RT_FAULT("clear: floor");
+
+    ngx_rt_retain_uncount(st, e);
+
+    ngx_rt_set(e->latest, NGX_RT_NONE);
+    ngx_rt_set(e->oldest, NGX_RT_NONE);
+    ngx_rt_set(e->msg_seq, 0);
+    ngx_rt_set(e->count, 0);
+    e->words = 0;
+    ngx_rt_set(e->version, seq);
+
+    ngx_rt_entry_close(e);
+}
+
+
+/* takes the messages of a channel out of the sums */
+
+static void
+ngx_rt_retain_uncount(ngx_rt_store_t *st, ngx_rt_entry_sh_t *e)
+{
+    uint64_t  size, all;
+
+    if (e->latest == NGX_RT_NONE) {
+        return;
+    }
+
+    size = ngx_rt_log_at(st, e->latest)->size;
+    all = (uint64_t) e->words * 8;
+
+    ngx_rt_retain_sub(&st->sh->pinned, size);
+    ngx_rt_retain_sub(&st->sh->history, (all > size) ? all - size : 0);
+}
+
+
+ngx_int_t
+ngx_rt_retain_budget(ngx_rt_store_t *st, size_t size, uint32_t keep)
+{
+    while (st->sh->pinned + size > ngx_rt_retain_pinned(st->sh)) {
+
+        if (ngx_rt_retain_evict(st, keep) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * The channel unused longest is not looked for in all the table, but among
+ * some in a row; each eviction goes on where the last one ended.
+ */
+
+ngx_int_t
+ngx_rt_retain_evict(ngx_rt_store_t *st, uint32_t keep)
+{
+    uint32_t            i, n, seen, best, used, least;
     ngx_rt_zone_sh_t   *sh;
-    ngx_rt_entry_sh_t  *entry;
+    ngx_rt_entry_sh_t  *e;
 
     sh = st->sh;
-    victim = NGX_RT_NONE;
+    i = sh->hand;
+    best = NGX_RT_NONE;
+    least = 0;
     seen = 0;
 
-    for (i = 0; i < sh->nentries && seen < NGX_RT_RETAIN_SAMPLE; i++) {
+    for (n = 1; n < sh->top && seen < NGX_RT_RETAIN_SAMPLE; n++) {
 
-        if (++sh->hand >= sh->nentries) {
-            sh->hand = 1;
+        if (++i >= sh->top) {
+            i = 1;
         }
 
-        entry = &st->entries[sh->hand];
+        e = &st->entries[i];
 
-        if (sh->hand == except || !(entry->flags & NGX_RT_USED)) {
+        if (!(e->flags & NGX_RT_USED) || i == keep) {
             continue;
-        }
-
-        if (victim == NGX_RT_NONE
-            || entry->used < st->entries[victim].used)
-        {
-            victim = sh->hand;
         }
 
         seen++;
+        used = ngx_rt_get(e->used);
+
+        if (best == NGX_RT_NONE || (int32_t) (used - least) < 0) {
+            best = i;
+            least = used;
+        }
     }
 
-    return victim;
+    sh->hand = i;
+
+    if (best == NGX_RT_NONE) {
+        return NGX_DECLINED;
+    }
+
+    ngx_rt_retain_forget(st, best);
+
+    ngx_rt_add(sh->evicted, 1);
+
+    return NGX_OK;
+}
+
+
+/*
+ * The record goes first: killed after it, the channel is still there, and a
+ * worker that was told of its end finds it again, and nothing lost.
+ */
+
+void
+ngx_rt_retain_forget(ngx_rt_store_t *st, uint32_t i)
+{
+    u_char               buf[NGX_RT_CHANNEL_MAX];
+    uint64_t             off;
+    ngx_str_t            name;
+    ngx_rt_record_sh_t   rec;
+
+    ngx_rt_retain_note(st, i, &rec, &name, buf);
+
+    (void) ngx_rt_log_note(st, &rec, &name, &off);
+
+    if (st->entries[i].gen == rec.gen) {
+        ngx_rt_retain_remove(st, i);
+    }
+
+    ngx_rt_store_done(st, rec.seq);
+}
+
+
+/* an EVICT record; the name is copied to buf, because the record that it is
+ * in may be moved and overwritten when room is made */
+
+static void
+ngx_rt_retain_note(ngx_rt_store_t *st, uint32_t i, ngx_rt_record_sh_t *rec,
+    ngx_str_t *name, u_char *buf)
+{
+    name->data = buf;
+    name->len = ngx_rt_retain_name_copy(st, i, buf);
+
+    ngx_memzero(rec, sizeof(ngx_rt_record_sh_t));
+
+    rec->size = (uint32_t) ngx_rt_log_size(name->len);
+    rec->type = NGX_RT_EVICT;
+    rec->entry = i;
+    rec->gen = st->entries[i].gen;
+    rec->seq = st->sh->seq + 1;
+    rec->data_len = (uint32_t) name->len;
 }
 
 
 void
-ngx_rt_retain_evict(ngx_rt_store_t *st, uint32_t index)
+ngx_rt_retain_name(ngx_rt_store_t *st, uint32_t i, ngx_str_t *name)
 {
-    ngx_rt_entry_sh_t   *entry;
-    ngx_rt_record_sh_t  *old;
+    ngx_rt_entry_sh_t   *e;
+    ngx_rt_record_sh_t  *rec;
 
-    entry = &st->entries[index];
+    e = &st->entries[i];
 
-    ngx_rt_retain_told(st, index, entry->gen);
+    name->len = 0;
+    name->data = (u_char *) "";
 
-    ngx_rt_entry_begin(entry);
-
-    while (ngx_rt_retain_drop(st, entry) == NGX_OK) { /* void */ }
-
-    if (entry->latest) {
-        old = ngx_rt_log_at(st, entry->latest);
-        __atomic_store_n(&old->flags, old->flags & ~NGX_RT_LIVE,
-                         __ATOMIC_RELAXED);
-        st->sh->pinned -= old->size;
+    if (ngx_rt_log_check(st, e->name, st->sh->head)
+        < sizeof(ngx_rt_record_sh_t))
+    {
+        return;
     }
 
-    if (entry->name) {
-        old = ngx_rt_log_at(st, entry->name);
-        __atomic_store_n(&old->flags, old->flags & ~NGX_RT_LIVE,
-                         __ATOMIC_RELAXED);
-        st->sh->pinned -= old->size;
+    rec = ngx_rt_log_at(st, e->name);
+
+    if (rec->type != NGX_RT_NAME || rec->entry != i || rec->gen != e->gen
+        || rec->event_len != 0 || rec->data_len > NGX_RT_CHANNEL_MAX)
+    {
+        return;
     }
 
-    entry->latest = NGX_RT_NONE;
-    entry->oldest = NGX_RT_NONE;
-    entry->name = NGX_RT_NONE;
-
-    ngx_rt_entry_end(entry);
-
-    ngx_rt_table_remove(st, index);
+    name->len = rec->data_len;
+    name->data = (u_char *) rec + sizeof(ngx_rt_record_sh_t);
 }
 
 
-void
-ngx_rt_retain_told(ngx_rt_store_t *st, uint32_t index, uint32_t gen)
+size_t
+ngx_rt_retain_name_copy(ngx_rt_store_t *st, uint32_t i, u_char *buf)
 {
-    ngx_rt_record_sh_t  rec;
+    ngx_str_t  name;
 
-    ngx_memzero(&rec, sizeof(ngx_rt_record_sh_t));
-    rec.type = NGX_RT_EVICT;
-    rec.entry = index;
-    rec.gen = gen;
-    rec.seq = st->sh->seq + 1;
+    ngx_rt_retain_name(st, i, &name);
 
-    (void) ngx_rt_log_write(st, &rec, NULL, NULL);
+    ngx_memcpy(buf, name.data, name.len);
 
-    __atomic_store_n(&st->sh->seq, rec.seq, __ATOMIC_RELEASE);
+    return name.len;
 }
 
 
-void
-ngx_rt_retain_recount(ngx_rt_store_t *st)
+/*
+ * gen goes first: from then on no record of the log and nobody's view is of
+ * this entry, and the next writer finds no name of it and frees it.
+ */
+
+static void
+ngx_rt_retain_remove(ngx_rt_store_t *st, uint32_t i)
 {
-    uint32_t            i, n;
-    uint64_t            off;
     ngx_rt_zone_sh_t   *sh;
-    ngx_rt_entry_sh_t  *entry;
+    ngx_rt_entry_sh_t  *e;
 
     sh = st->sh;
+    e = &st->entries[i];
 
-    sh->pinned = 0;
-    sh->history = 0;
+    ngx_rt_retain_uncount(st, e);
 
-    for (i = 1; i < sh->nentries; i++) {
-        entry = &st->entries[i];
-
-        if (!(entry->flags & NGX_RT_USED)) {
-            continue;
-        }
-
-        sh->pinned += ngx_rt_log_at(st, entry->name)->size;
-
-        if (entry->latest == NGX_RT_NONE) {
-            continue;
-        }
-
-        sh->pinned += ngx_rt_log_at(st, entry->latest)->size;
-
-        off = entry->oldest;
-
-        for (n = 1; n < entry->count; n++) {
-            sh->history += ngx_rt_log_at(st, off)->size;
-            off = ngx_rt_log_at(st, off)->next;
-        }
+    if (ngx_rt_log_check(st, e->name, sh->head)) {
+        ngx_rt_retain_sub(&sh->pinned, ngx_rt_log_at(st, e->name)->size);
     }
+
+    ngx_rt_table_unlink(st, i);
+
+    NGX_RT_FAULT("remove: unlinked");
+
+    ngx_rt_entry_open(e);
+
+    ngx_rt_set(e->gen, e->gen + 1);
+
+    NGX_RT_FAULT("remove: gen");
+
+    ngx_rt_set(e->flags, e->flags & NGX_RT_QUEUED);
+    ngx_rt_set(e->latest, NGX_RT_NONE);
+    ngx_rt_set(e->oldest, NGX_RT_NONE);
+    ngx_rt_set(e->name, NGX_RT_NONE);
+
+    ngx_rt_entry_close(e);
+
+    ngx_rt_table_free(st, i);
+
+    ngx_rt_set(sh->channels, sh->channels - 1);
+}
+
+
+/* a sum that would fall below zero was wrong; the next repair counts anew */
+
+static void
+ngx_rt_retain_sub(uint64_t *sum, uint64_t n)
+{
+    ngx_rt_set(*sum, (*sum > n) ? *sum - n : 0);
 }

@@ -22,9 +22,11 @@
  *                              written
  *
  * The writer reserves by moving limit, fills in, commits by moving head.
- * A record [off, off + size) is intact for a reader as long as, after having
- * copied it, limit <= off + log size.  A record never wraps: a pad record
- * fills the end of the ring.
+ * limit never goes back: after a crash it may stay ahead of head, and what is
+ * between them is simply written again.  A record [off, off + size) is intact
+ * for a reader as long as, after having copied it, limit <= off + log size;
+ * so what the tail has passed can still be read for a while.  A record never
+ * wraps: a pad record fills the end of the ring.
  *
  * The retained messages of a channel are a list linked by offsets, oldest to
  * newest, without holes.  Before the tail passes a record that is still
@@ -49,11 +51,12 @@
 #define NGX_RT_NAME               2         /* data: name of a channel */
 #define NGX_RT_MESSAGE            3         /* data: event, then payload */
 #define NGX_RT_CONFIRM            4         /* subscription live from seq on */
-#define NGX_RT_EVICT              5         /* the channel left the table */
+#define NGX_RT_EVICT              5         /* the channel left the table;
+                                               data: its name */
 #define NGX_RT_DROP               6         /* a message was too large: gap */
 
 /* flags of records */
-#define NGX_RT_LIVE               0x01      /* promised; until given up */
+#define NGX_RT_LIVE               0x01      /* promised, as far as known */
 #define NGX_RT_COPY               0x02      /* carried forward: not news */
 #define NGX_RT_BROKEN             0x04      /* CONFIRM after a lost feed */
 
@@ -86,6 +89,11 @@
  * commit; afterwards only flags, prev and next change, under the lock and
  * with 8-byte or 1-byte atomic stores, so a reader may see them old or new
  * but never torn.
+ *
+ * The data is the event, directly followed by the payload.  LIVE is set on
+ * NAME and MESSAGE and cleared when the record is given up or carried
+ * forward; but it is a hint only: a record is promised when its entry still
+ * has that gen and leads to this very copy (ngx_rt_retain.c).
  */
 
 typedef struct {
@@ -118,11 +126,20 @@ typedef struct {
  * changes anything in the entry or in the list of its messages.  All other
  * fields are written under the mutex, but for `used`, which any worker may
  * stamp, and `viewers`, which any may change, at any time.  A killed writer
- * leaves lock odd: the next writer then
- * empties the channel and gives it a fresh version, so that whoever holds an
- * older one is answered in full or told of a gap.
+ * leaves lock odd: the next writer then takes for the list what can be
+ * reached from latest by prev, all of it in practice, and gives the channel a
+ * fresh version, so that whoever holds an older one is answered in full.
  *
- * 128 bytes, two cache lines; a poll reads the first but for floor.
+ * version      seq of the latest change: publish, confirm, drop, creation
+ * msg_seq      seq of the latest message, 0 if none is retained
+ * confirm_seq  the subscription has been live since: of what came after it,
+ *              only what floor tells of is not retained
+ * floor        all messages up to it are dropped (too old, too many, no room,
+ *              too large), all that are retained have a larger seq
+ *
+ * So a resume from cursor c is complete if c >= floor and c >= confirm_seq.
+ *
+ * 128 bytes, two cache lines which a reader takes as one.
  */
 
 typedef struct {
@@ -135,7 +152,7 @@ typedef struct {
     uint64_t                      session;  /* confirmed in this feed session */
     uint64_t                      latest;   /* offset of the latest message */
     u_char                        digest[NGX_RT_DIGEST_LEN];  /* of latest */
-    uint32_t                      used;     /* seconds, monotonic-ish clock */
+    uint32_t                      used;     /* seconds since 1970 */
 
     uint64_t                      msg_seq;  /* seq of latest, 0 if none */
     uint64_t                      confirm_seq;  /* continuous from here on */
@@ -143,10 +160,13 @@ typedef struct {
     uint64_t                      oldest;   /* offset of the oldest message */
     uint64_t                      name;     /* offset of the NAME record */
     uint32_t                      count;    /* messages retained */
-    uint32_t                      bytes;    /* of their records; saturates */
+    uint32_t                      words;    /* of their records, 8 bytes */
     uint32_t                      want;     /* next in the want queue */
     uint32_t                      viewers;  /* streams, ngx_rt_viewers.c */
 } ngx_rt_entry_sh_t;
+
+_Static_assert(sizeof(ngx_rt_record_sh_t) == 64, "ngx_rt_record_sh_t");
+_Static_assert(sizeof(ngx_rt_entry_sh_t) == 128, "ngx_rt_entry_sh_t");
 
 
 /*
@@ -173,12 +193,15 @@ typedef struct {
     uint64_t                      spare[16];
 } ngx_rt_slot_sh_t;
 
+_Static_assert(sizeof(ngx_rt_slot_sh_t) == 256, "ngx_rt_slot_sh_t");
+
 
 /*
  * The feed as all workers see it, and the lease of the feeder.  Written under
- * the mutex by the worker whose term it is; state, since and session are read
- * without a lock.  A feeder killed in between leaves its term: it is taken
- * over at once when the pid is gone, else after NGX_RT_LEASE_DEAD ms.
+ * the mutex by the worker whose term it is; all but server is read without a
+ * lock too, each field for itself.  A feeder killed in between leaves its
+ * term: it is taken over at once when the pid is gone, else after
+ * NGX_RT_LEASE_DEAD ms.
  */
 
 typedef struct {
@@ -193,7 +216,7 @@ typedef struct {
     uint64_t                      lost;     /* ms, when it was last live; 0:
                                                never or live now */
     uint64_t                      reconnects;
-    uint64_t                      gaps;     /* channels told of a gap */
+    uint64_t                      gaps;     /* CONFIRM with BROKEN, DROP */
     uint64_t                      lag;      /* us, of the last PING */
     u_char                        server[NGX_RT_FEED_SERVER_LEN];  /* text,0 */
 } ngx_rt_feed_sh_t;
@@ -204,9 +227,12 @@ typedef struct {
  * creation, before anybody else sees the zone.  seq is stored after the
  * change it numbers is complete: whatever a reader finds later has a larger
  * seq, or the same.  writing is 1 while the holder of the mutex changes
- * anything; found 1 by the next holder, it repairs: [head, limit) becomes a
- * pad, odd entries are emptied, chains, queues and sums are built anew from
- * the entries and the log.
+ * anything; found 1 by the next holder, it repairs (ngx_rt_recover.c): odd
+ * entries are made whole from their messages, chains, queues and sums are
+ * built anew from the entries and the log.
+ *
+ * Four cache lines: what never changes, what each publish changes, counters,
+ * the feed.
  */
 
 typedef struct {
@@ -239,10 +265,16 @@ typedef struct {
     uint64_t                      messages;
     uint64_t                      bytes;
     uint64_t                      dropped;      /* too large, bad, no room */
-    uint64_t                      viewers;      /* epoch of entries' counts */
+    uint32_t                      top;          /* entries from here on were
+                                                   never used */
+    uint32_t                      viewers;      /* epoch of entries' counts */
 
     ngx_rt_feed_sh_t              feed;
 } ngx_rt_zone_sh_t;
+
+_Static_assert(offsetof(ngx_rt_zone_sh_t, seq) == 64, "ngx_rt_zone_sh_t");
+_Static_assert(offsetof(ngx_rt_zone_sh_t, evicted) == 128, "ngx_rt_zone_sh_t");
+_Static_assert(offsetof(ngx_rt_zone_sh_t, feed) == 192, "ngx_rt_zone_sh_t");
 
 
 /* a worker's handle to a zone; private to the process */
@@ -287,9 +319,21 @@ typedef struct {
 
 /* ngx_rt_log.c: the ring.  "locked": the caller holds the mutex */
 
-/* the largest record that a log takes */
-#define NGX_RT_LOG_PARTS          16
-#define ngx_rt_log_max(sh)        ((sh)->log_size / NGX_RT_LOG_PARTS)
+/* the largest record that a log takes: an eighth of it */
+#define ngx_rt_log_max(sh)        (((sh)->log_size / 8) & ~(uint64_t) 7)
+
+/* the largest payload that always fits, whatever its event's name */
+#define ngx_rt_log_payload_max(sh)                                            \
+    (ngx_rt_log_max(sh) - sizeof(ngx_rt_record_sh_t) - NGX_RT_EVENT_MAX - 1)
+
+/*
+ * Fields of shared structs that somebody reads or writes without the lock.
+ * The holder of the lock may read what only holders write as it is.
+ */
+#define ngx_rt_get(field)         __atomic_load_n(&(field), __ATOMIC_RELAXED)
+#define ngx_rt_set(field, value)                                              \
+    __atomic_store_n(&(field), (value), __ATOMIC_RELAXED)
+#define ngx_rt_add(field, n)      ngx_rt_set(field, (field) + (n))
 
 /*
  * Copies the header of the record at off.  NGX_OK; NGX_DONE at the head;
@@ -307,25 +351,6 @@ ngx_int_t ngx_rt_log_peek(ngx_rt_store_t *st, uint64_t off,
 ngx_int_t ngx_rt_log_body(ngx_rt_store_t *st, uint64_t off,
     const ngx_rt_record_sh_t *rec, u_char *dst);
 
-/*
- * The writer's side, for this layer alone.  reserve: room for a record of
- * size bytes (a multiple of 8), which ngx_rt_retain_room() has made; it gives
- * its offset, the header's size is set.  commit makes it readable.
- */
-ngx_rt_record_sh_t *ngx_rt_log_reserve(ngx_rt_store_t *st, size_t size,
-    uint64_t *off);
-void ngx_rt_log_commit(ngx_rt_store_t *st);
-
-/* reserve, fill in and commit; body: event, then data, may be NULL */
-uint64_t ngx_rt_log_write(ngx_rt_store_t *st, const ngx_rt_record_sh_t *head,
-    const u_char *event, const u_char *data);
-
-#define ngx_rt_log_at(st, off)                                                \
-    ((ngx_rt_record_sh_t *) ((st)->log + (off) % (st)->sh->log_size))
-
-#define ngx_rt_log_size(len)                                                  \
-    ngx_align(sizeof(ngx_rt_record_sh_t) + (len), 8)
-
 
 /* ngx_rt_table.c: the channels */
 
@@ -335,7 +360,12 @@ void ngx_rt_table_key(ngx_rt_store_t *st, const ngx_str_t *name,
 /*
  * Reads the channel without a lock.  NGX_OK; NGX_DECLINED: not there, or it
  * kept changing (the caller then takes the slow way, ngx_rt_store_touch).
- * Stamps the entry as used when the stamp is older than 4 s.
+ * Stamps the entry as used when the stamp is older than 4 s.  now: seconds
+ * since 1970, as in all functions that take a time_t.
+ *
+ * Whoever is to say "nothing changed" asks ngx_rt_feed_fresh() first and
+ * looks then: in the other order the feed may be lost and found again in
+ * between, and the view be of before that.
  */
 ngx_int_t ngx_rt_table_look(ngx_rt_store_t *st, const ngx_rt_key_t *key,
     time_t now, ngx_rt_view_t *view);
@@ -343,42 +373,6 @@ ngx_int_t ngx_rt_table_look(ngx_rt_store_t *st, const ngx_rt_key_t *key,
 /* the same by index; NGX_DECLINED also when the entry has another gen */
 ngx_int_t ngx_rt_table_view(ngx_rt_store_t *st, uint32_t entry, uint32_t gen,
     ngx_rt_view_t *view);
-
-
-/* for this layer, locked: an entry by key; a new one (NGX_RT_NONE: all are in
- * use); its removal; the sequence lock around changes */
-uint32_t ngx_rt_table_find(ngx_rt_store_t *st, const ngx_rt_key_t *key);
-uint32_t ngx_rt_table_add(ngx_rt_store_t *st, const ngx_rt_key_t *key);
-void ngx_rt_table_remove(ngx_rt_store_t *st, uint32_t index);
-void ngx_rt_table_rebuild(ngx_rt_store_t *st);
-void ngx_rt_entry_begin(ngx_rt_entry_sh_t *entry);
-void ngx_rt_entry_end(ngx_rt_entry_sh_t *entry);
-void ngx_rt_entry_view(ngx_rt_store_t *st, uint32_t index,
-    ngx_rt_view_t *view);
-
-
-/* ngx_rt_retain.c: what is kept when memory gets short.  Locked. */
-
-/* makes room in the log for records of need bytes in all; carries forward,
- * trims, never evicts */
-void ngx_rt_retain_room(ngx_rt_store_t *st, size_t need);
-
-/* drops the oldest retained message of a channel, never its latest;
- * NGX_DECLINED: there is none to drop.  Between begin and end. */
-ngx_int_t ngx_rt_retain_drop(ngx_rt_store_t *st, ngx_rt_entry_sh_t *entry);
-
-/* evicts unused channels until names and latest messages fit, and, if entry
- * is set, until an entry is free; never the channel `except` */
-void ngx_rt_retain_fit(ngx_rt_store_t *st, uint32_t except, ngx_uint_t entry);
-
-/* the EVICT record of a channel that was in that entry */
-void ngx_rt_retain_told(ngx_rt_store_t *st, uint32_t index, uint32_t gen);
-
-/* forgets a channel: an EVICT record, the entry is free */
-void ngx_rt_retain_evict(ngx_rt_store_t *st, uint32_t index);
-
-/* after a crash: the sums anew, from the entries' lists */
-void ngx_rt_retain_recount(ngx_rt_store_t *st);
 
 
 /* ngx_rt_store.c: the zone, and all that changes it */
@@ -391,7 +385,8 @@ size_t ngx_rt_store_min_size(ngx_uint_t nslots, size_t message_max);
  * Lays out a new zone in size bytes at mem (aligned to 64, zeroed or not).
  * random: 32 bytes from the system's generator, for epoch and key.
  * NGX_ERROR: too small.  Sets the pointers of *st; mutex and limits are the
- * caller's to set.
+ * caller's to set, `embedded` of them before: the feed begins in the state
+ * EMBEDDED or CONNECTING by it.
  */
 ngx_int_t ngx_rt_store_create(ngx_rt_store_t *st, void *mem, size_t size,
     ngx_uint_t nslots, const u_char random[32]);
@@ -400,17 +395,10 @@ ngx_int_t ngx_rt_store_create(ngx_rt_store_t *st, void *mem, size_t size,
  * NGX_DECLINED: other magic, layout or size */
 ngx_int_t ngx_rt_store_attach(ngx_rt_store_t *st, void *mem, size_t size);
 
-/* take and release the lock; taking it repairs what a killed writer left */
+/* take and release the lock; taking it repairs what a killed writer left.
+ * Under it all may be read, and nothing be written but by layer 1 */
 void ngx_rt_store_lock(ngx_rt_store_t *st);
 void ngx_rt_store_unlock(ngx_rt_store_t *st);
-
-/* for this layer, locked: around every change; into the want queue; the term
- * is over */
-void ngx_rt_store_begin(ngx_rt_store_t *st);
-void ngx_rt_store_end(ngx_rt_store_t *st);
-void ngx_rt_store_queue(ngx_rt_store_t *st, uint32_t index);
-
-#define ngx_rt_store_over(st, t)  ((t) != (st)->sh->feed.term)
 
 #define ngx_rt_store_seq(st)                                                  \
     __atomic_load_n(&(st)->sh->seq, __ATOMIC_ACQUIRE)
@@ -438,7 +426,9 @@ ngx_int_t ngx_rt_store_touch(ngx_rt_store_t *st, const ngx_str_t *name,
  * NGX_ABORT     the term is over; nothing was written
  * NGX_ERROR     over message_max or the log's own limit: counted as dropped;
  *               where the channel exists a DROP record and a fresh version
- *               and floor make every reader see a gap
+ *               and floor make every reader see a gap, and what was retained
+ *               is dropped too: it is not the latest any more.  *seq is that
+ *               of the DROP, 0 where there is none
  *
  * Never fails for lack of memory: history and unused channels make room.
  */
@@ -450,7 +440,8 @@ ngx_int_t ngx_rt_store_publish(ngx_rt_store_t *st, uint64_t term,
 /*
  * The subscription of a channel is live from now on in the current session:
  * a fresh version, confirm_seq and a CONFIRM record (with NGX_RT_BROKEN when
- * an earlier session had confirmed it).  Within a session a second confirm
+ * an earlier session had confirmed it).  What is retained stays, but is not
+ * certain any more (ngx_rt_view_certain).  Within a session a second confirm
  * changes nothing.  NGX_OK, NGX_DECLINED: no such channel, NGX_ABORT: term.
  */
 ngx_int_t ngx_rt_store_confirm(ngx_rt_store_t *st, uint64_t term,
@@ -458,8 +449,9 @@ ngx_int_t ngx_rt_store_confirm(ngx_rt_store_t *st, uint64_t term,
 
 /*
  * The feeder's work list: takes one wanted channel off the queue, its name
- * into buf (NGX_RT_CHANNEL_MAX bytes), *len.  NGX_OK, NGX_DONE: empty,
- * NGX_ABORT: term.
+ * into buf (NGX_RT_CHANNEL_MAX bytes), *len.  In no particular order; a
+ * channel may come again although it is subscribed (it was evicted and made
+ * anew): confirm it then.  NGX_OK, NGX_DONE: empty, NGX_ABORT: term.
  */
 ngx_int_t ngx_rt_store_want(ngx_rt_store_t *st, uint64_t term, u_char *buf,
     size_t *len);
@@ -472,13 +464,15 @@ ngx_int_t ngx_rt_store_want_all(ngx_rt_store_t *st, uint64_t term);
  * Forgets one channel unused for longer than inactive seconds, looking at up
  * to *steps entries from *iter on (start with 0; it wraps), its name into buf.
  * NGX_OK: one was forgotten (call again), NGX_DONE: none within the steps,
- * NGX_ABORT: term.
+ * NGX_ABORT: term.  An EVICT record tells the workers.  An embedded hub
+ * passes term 0.
  */
 ngx_int_t ngx_rt_store_expire(ngx_rt_store_t *st, uint64_t term,
     uint32_t *iter, ngx_uint_t *steps, time_t now, time_t inactive,
     u_char *buf, size_t *len);
 
-/* the name of the channel into buf; NGX_OK, or NGX_DECLINED: another gen */
+/* the name of the channel into buf; NGX_OK, or NGX_DECLINED: another gen.
+ * Takes the lock only when the name is being moved just then */
 ngx_int_t ngx_rt_store_name(ngx_rt_store_t *st, uint32_t entry, uint32_t gen,
     u_char *buf, size_t *len);
 
@@ -567,9 +561,140 @@ ngx_int_t ngx_rt_feed_set(ngx_rt_store_t *st, uint64_t term,
 /*
  * 1: answers may still say "nothing changed": embedded; or the feed is live
  * and its feeder renewed the lease lately; or it was lost less than stale ms
- * ago.  Lock-free.
+ * ago.  Lock-free.  Ask it before ngx_rt_table_look().
  */
 ngx_uint_t ngx_rt_feed_fresh(ngx_rt_store_t *st, uint64_t now, uint64_t stale);
+
+
+/*
+ * Inside layer 1, for nobody else.  The caller holds the mutex, and has said
+ * so by ngx_rt_store_begin() where anything is changed.
+ */
+
+typedef uint64_t __attribute__((__may_alias__))  ngx_rt_word_t;
+typedef uint32_t __attribute__((__may_alias__))  ngx_rt_half_t;
+
+
+/* marks the zone as being changed, until unlock */
+void ngx_rt_store_begin(ngx_rt_store_t *st);
+
+/* NGX_OK, or NGX_ABORT: the term is over */
+ngx_int_t ngx_rt_store_term(ngx_rt_store_t *st, uint64_t term);
+
+/* tells that everything up to seq is visible */
+#define ngx_rt_store_done(st, s)                                              \
+    __atomic_store_n(&(st)->sh->seq, (s), __ATOMIC_RELEASE)
+
+
+/* ngx_rt_log.c, the writer's side */
+
+/* the record at off; off must have been one */
+#define ngx_rt_log_at(st, off)                                                \
+    ((ngx_rt_record_sh_t *) ((st)->log + (off) % (st)->sh->log_size))
+
+/* bytes of a record with len bytes of event and data */
+#define ngx_rt_log_size(len)                                                  \
+    ngx_align(sizeof(ngx_rt_record_sh_t) + (len), 8)
+
+/* size of the record at off, 0 if there is none of sound form before end */
+uint32_t ngx_rt_log_check(ngx_rt_store_t *st, uint64_t off, uint64_t end);
+
+/*
+ * Makes room for a record and reserves it: *off is where it will be.  Moves
+ * other records, so an offset read before is to be read again.  NULL: larger
+ * than ngx_rt_log_max, or no room (never in a sound zone).
+ */
+void *ngx_rt_log_reserve(ngx_rt_store_t *st, size_t size, uint64_t *off);
+
+/* the same without making room: NULL when there is none */
+void *ngx_rt_log_append(ngx_rt_store_t *st, size_t size, uint64_t *off);
+
+/* fills a reserved record; rec->size is that of the reservation */
+void ngx_rt_log_write(void *dst, const ngx_rt_record_sh_t *rec,
+    const ngx_str_t *event, const ngx_str_t *data);
+
+/* the same from another record of that size */
+void ngx_rt_log_copy(void *dst, const ngx_rt_record_sh_t *rec);
+
+/* makes it visible; end: its offset and size */
+void ngx_rt_log_commit(ngx_rt_store_t *st, uint64_t end);
+
+/* all of it for a record without event; data may be NULL.  NGX_OK or
+ * NGX_ERROR; sets size, data_len and, the next one, seq of rec */
+ngx_int_t ngx_rt_log_note(ngx_rt_store_t *st, ngx_rt_record_sh_t *rec,
+    const ngx_str_t *data, uint64_t *off);
+
+
+/* ngx_rt_table.c */
+
+/* opens and closes the entry to changes */
+void ngx_rt_entry_open(ngx_rt_entry_sh_t *e);
+void ngx_rt_entry_close(ngx_rt_entry_sh_t *e);
+
+/* of an open entry */
+void ngx_rt_entry_digest(ngx_rt_entry_sh_t *e, const u_char *digest);
+
+/* index of a channel, or NGX_RT_NONE */
+uint32_t ngx_rt_table_find(ngx_rt_store_t *st, const ngx_rt_key_t *key);
+
+/* takes a free entry, gives it back; NGX_RT_NONE: the table is full */
+uint32_t ngx_rt_table_alloc(ngx_rt_store_t *st);
+void ngx_rt_table_free(ngx_rt_store_t *st, uint32_t i);
+
+/* puts an entry into its bucket, takes it out */
+void ngx_rt_table_insert(ngx_rt_store_t *st, uint32_t i);
+void ngx_rt_table_unlink(ngx_rt_store_t *st, uint32_t i);
+
+/* puts an entry into the want queue unless it is in it */
+void ngx_rt_table_want(ngx_rt_store_t *st, uint32_t i);
+
+/* the fields of an entry, as the locked paths return them */
+void ngx_rt_table_copy(ngx_rt_store_t *st, uint32_t i, ngx_rt_view_t *view);
+
+
+/* ngx_rt_retain.c: what is promised, and how it is kept or given up */
+
+/* the most bytes of names and latest messages, and of those and history */
+#define ngx_rt_retain_pinned(sh)  ((sh)->log_size / 8 * 5 - 1024)
+#define ngx_rt_retain_all(sh)     ((sh)->log_size / 2)
+
+/* evicts channels (but keep) until size more bytes may be pinned */
+ngx_int_t ngx_rt_retain_budget(ngx_rt_store_t *st, size_t size, uint32_t keep);
+
+/* evicts one channel, unused long, but keep; NGX_OK, NGX_DECLINED: none */
+ngx_int_t ngx_rt_retain_evict(ngx_rt_store_t *st, uint32_t keep);
+
+/* takes a channel out of the table and tells so in the log */
+void ngx_rt_retain_forget(ngx_rt_store_t *st, uint32_t i);
+
+/* makes the committed message at off the latest of its channel, which forgets
+ * what is too much or too old */
+void ngx_rt_retain_link(ngx_rt_store_t *st, uint64_t off);
+
+/* moves the tail over one record, carrying it forward or giving it up; size:
+ * what room is being made for.  NGX_OK, NGX_ERROR: the tail did not move */
+ngx_int_t ngx_rt_retain_pass(ngx_rt_store_t *st, size_t size);
+
+/* makes all that leads to the record lead to its copy */
+void ngx_rt_retain_relink(ngx_rt_store_t *st, uint64_t off, uint64_t copy);
+
+/* drops all messages of a channel; seq: its new version and floor */
+void ngx_rt_retain_clear(ngx_rt_store_t *st, uint32_t i, uint64_t seq);
+
+/* the name of a channel, pointing into the log; empty if it is unreadable */
+void ngx_rt_retain_name(ngx_rt_store_t *st, uint32_t i, ngx_str_t *name);
+
+/* the same into buf (NGX_RT_CHANNEL_MAX bytes); its length */
+size_t ngx_rt_retain_name_copy(ngx_rt_store_t *st, uint32_t i, u_char *buf);
+
+
+/* ngx_rt_recover.c */
+
+/* repairs a zone whose writer was killed */
+void ngx_rt_recover(ngx_rt_store_t *st);
+
+/* moves the tail over what is no record; NGX_OK */
+ngx_int_t ngx_rt_recover_skip(ngx_rt_store_t *st);
 
 
 #endif /* _NGX_RT_SHARED_H_INCLUDED_ */

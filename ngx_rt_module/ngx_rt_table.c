@@ -2,30 +2,40 @@
 /*
  * Copyright (C) 2026 ngx_rt contributors
  *
- * The channels: a chained hash whose readers take no lock.
+ * The table of channels: a chained hash whose links are indices.
  *
- * Entries never move and are never freed, only reused, so a reader that
- * follows a link into an entry that has just become another channel's reads
- * valid memory; it may then miss what it looks for, and the caller takes the
- * slow way.  What it does find was read under the entry's sequence lock.
+ * Writers hold the mutex.  They change an entry only between open and close,
+ * which make its lock odd and even again; buckets and links are single words
+ * stored whole, so a reader follows a chain as it is or was.
+ *
+ * Readers take no lock.  A link may lead them into another chain or into the
+ * free list when an entry was reused under their feet: they then don't find
+ * what they look for within a few steps and say so, and the caller takes the
+ * locked way.  They never take one channel for another: the key is read
+ * under the sequence lock together with all else.
+ *
+ * A writer killed in an open entry leaves its lock odd, and readers give up
+ * on it, until the next writer has repaired it (ngx_rt_recover.c), which also
+ * builds buckets, links and the free list anew.
  */
 
 
 #include <ngx_rt_shared.h>
 
 
-#define NGX_RT_TABLE_STEPS        64        /* of a chain, without a lock */
-#define NGX_RT_TABLE_TRIES        8         /* of a changing entry */
+#define NGX_RT_TABLE_STEPS        64        /* of a reader along a chain */
+#define NGX_RT_TABLE_TRIES        64        /* of a reader on one entry */
+#define NGX_RT_TABLE_STAMP        4         /* s, between stamps of use */
 
 
-static ngx_int_t ngx_rt_table_read(ngx_rt_store_t *st, uint32_t index,
-    const ngx_rt_key_t *key, ngx_rt_view_t *view);
+static ngx_int_t ngx_rt_table_read(ngx_rt_store_t *st, uint32_t i,
+    ngx_rt_key_t *key, ngx_rt_view_t *view);
+static ngx_int_t ngx_rt_table_keyed(ngx_rt_entry_sh_t *e,
+    const ngx_rt_key_t *key);
 
 
 #define ngx_rt_table_bucket(st, key)                                          \
     (&(st)->buckets[(key)->h[0] & ((st)->sh->nbuckets - 1)])
-
-#define ngx_rt_load(p)  __atomic_load_n(p, __ATOMIC_RELAXED)
 
 
 void
@@ -39,44 +49,62 @@ ngx_int_t
 ngx_rt_table_look(ngx_rt_store_t *st, const ngx_rt_key_t *key, time_t now,
     ngx_rt_view_t *view)
 {
-    uint32_t            index;
-    ngx_uint_t          steps;
-    ngx_rt_entry_sh_t  *entry;
+    uint32_t            i, n;
+    ngx_rt_key_t        seen;
+    ngx_rt_entry_sh_t  *e;
 
-    index = __atomic_load_n(ngx_rt_table_bucket(st, key), __ATOMIC_ACQUIRE);
+    i = __atomic_load_n(ngx_rt_table_bucket(st, key), __ATOMIC_ACQUIRE);
 
-    for (steps = 0; index && steps < NGX_RT_TABLE_STEPS; steps++) {
+    for (n = 0; n < NGX_RT_TABLE_STEPS; n++) {
 
-        entry = &st->entries[index];
-
-        if (ngx_rt_load(&entry->key.h[0]) == key->h[0]
-            && ngx_rt_load(&entry->key.h[1]) == key->h[1])
-        {
-            if (ngx_rt_table_read(st, index, key, view) != NGX_OK) {
-                return NGX_DECLINED;
-            }
-
-            if (ngx_rt_load(&entry->used) != (uint32_t) now) {
-                __atomic_store_n(&entry->used, (uint32_t) now,
-                                 __ATOMIC_RELAXED);
-            }
-
-            return NGX_OK;
+        if (i == NGX_RT_NONE || i >= st->sh->nentries) {
+            return NGX_DECLINED;
         }
 
-        index = __atomic_load_n(&entry->link, __ATOMIC_ACQUIRE);
+        e = &st->entries[i];
+
+        if (ngx_rt_table_keyed(e, key) == NGX_OK) {
+            break;
+        }
+
+        i = __atomic_load_n(&e->link, __ATOMIC_ACQUIRE);
     }
 
-    return NGX_DECLINED;
+    if (n == NGX_RT_TABLE_STEPS
+        || ngx_rt_table_read(st, i, &seen, view) != NGX_OK
+        || seen.h[0] != key->h[0] || seen.h[1] != key->h[1])
+    {
+        return NGX_DECLINED;
+    }
+
+    /* a stamp in the future is taken back too; that it may hit the entry's
+     * next channel does no harm */
+
+    if ((uint32_t) now - ngx_rt_get(e->used) > NGX_RT_TABLE_STAMP) {
+        ngx_rt_set(e->used, (uint32_t) now);
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_rt_table_keyed(ngx_rt_entry_sh_t *e, const ngx_rt_key_t *key)
+{
+    return (ngx_rt_get(e->key.h[0]) == key->h[0]
+            && ngx_rt_get(e->key.h[1]) == key->h[1]) ? NGX_OK : NGX_DECLINED;
 }
 
 
 ngx_int_t
-ngx_rt_table_view(ngx_rt_store_t *st, uint32_t index, uint32_t gen,
+ngx_rt_table_view(ngx_rt_store_t *st, uint32_t entry, uint32_t gen,
     ngx_rt_view_t *view)
 {
-    if (index == NGX_RT_NONE || index >= st->sh->nentries
-        || ngx_rt_table_read(st, index, NULL, view) != NGX_OK
+    ngx_rt_key_t  seen;
+
+    if (entry == NGX_RT_NONE
+        || entry >= __atomic_load_n(&st->sh->top, __ATOMIC_ACQUIRE)
+        || ngx_rt_table_read(st, entry, &seen, view) != NGX_OK
         || view->gen != gen)
     {
         return NGX_DECLINED;
@@ -86,220 +114,274 @@ ngx_rt_table_view(ngx_rt_store_t *st, uint32_t index, uint32_t gen,
 }
 
 
-/* key NULL: whatever channel is there */
+/* NGX_OK: *view and *key are of one moment at which the entry was in use */
 
 static ngx_int_t
-ngx_rt_table_read(ngx_rt_store_t *st, uint32_t index, const ngx_rt_key_t *key,
+ngx_rt_table_read(ngx_rt_store_t *st, uint32_t i, ngx_rt_key_t *key,
     ngx_rt_view_t *view)
 {
     uint32_t            lock, flags;
-    uint64_t            k0, k1;
-    ngx_uint_t          tries;
-    ngx_rt_entry_sh_t  *entry;
+    ngx_uint_t          n;
+    ngx_rt_entry_sh_t  *e;
 
-    entry = &st->entries[index];
+    e = &st->entries[i];
 
-    for (tries = 0; tries < NGX_RT_TABLE_TRIES; tries++) {
+    for (n = 0; n < NGX_RT_TABLE_TRIES; n++) {
 
-        lock = __atomic_load_n(&entry->lock, __ATOMIC_ACQUIRE);
+        lock = __atomic_load_n(&e->lock, __ATOMIC_ACQUIRE);
 
         if (lock & 1) {
             ngx_cpu_pause();
             continue;
         }
 
-        k0 = ngx_rt_load(&entry->key.h[0]);
-        k1 = ngx_rt_load(&entry->key.h[1]);
-        flags = ngx_rt_load(&entry->flags);
+        key->h[0] = ngx_rt_get(e->key.h[0]);
+        key->h[1] = ngx_rt_get(e->key.h[1]);
+        flags = ngx_rt_get(e->flags);
 
-        ngx_rt_entry_view(st, index, view);
+        ngx_rt_table_copy(st, i, view);
 
         __atomic_thread_fence(__ATOMIC_ACQUIRE);
 
-        if (ngx_rt_load(&entry->lock) != lock) {
-            continue;
+        if (ngx_rt_get(e->lock) == lock) {
+            return (flags & NGX_RT_USED) ? NGX_OK : NGX_DECLINED;
         }
-
-        if (!(flags & NGX_RT_USED)
-            || (key && (k0 != key->h[0] || k1 != key->h[1])))
-        {
-            return NGX_DECLINED;
-        }
-
-        return NGX_OK;
     }
 
     return NGX_DECLINED;
 }
 
 
+/*
+ * The session is compared with what the feed's is now: an entry confirmed
+ * in the session that just ended is not.
+ */
+
 void
-ngx_rt_entry_view(ngx_rt_store_t *st, uint32_t index, ngx_rt_view_t *view)
+ngx_rt_table_copy(ngx_rt_store_t *st, uint32_t i, ngx_rt_view_t *view)
 {
-    uint32_t            words[NGX_RT_DIGEST_LEN / 4];
-    ngx_uint_t          i;
-    ngx_rt_entry_sh_t  *entry;
+    uint32_t            word, n;
+    uint64_t            session;
+    ngx_rt_entry_sh_t  *e;
 
-    entry = &st->entries[index];
+    e = &st->entries[i];
 
-    view->entry = index;
-    view->gen = ngx_rt_load(&entry->gen);
-    view->version = ngx_rt_load(&entry->version);
-    view->msg_seq = ngx_rt_load(&entry->msg_seq);
-    view->confirm_seq = ngx_rt_load(&entry->confirm_seq);
-    view->floor = ngx_rt_load(&entry->floor);
-    view->latest = ngx_rt_load(&entry->latest);
-    view->count = ngx_rt_load(&entry->count);
-    view->confirmed = (ngx_rt_load(&entry->session)
-                       == ngx_rt_load(&st->sh->feed.session));
-    view->wanted = (ngx_rt_load(&entry->flags) & NGX_RT_WANTED) ? 1 : 0;
+    view->entry = i;
+    view->gen = ngx_rt_get(e->gen);
+    view->version = ngx_rt_get(e->version);
+    view->msg_seq = ngx_rt_get(e->msg_seq);
+    view->confirm_seq = ngx_rt_get(e->confirm_seq);
+    view->floor = ngx_rt_get(e->floor);
+    view->latest = ngx_rt_get(e->latest);
+    view->count = ngx_rt_get(e->count);
+    view->wanted = (ngx_rt_get(e->flags) & NGX_RT_WANTED) ? 1 : 0;
 
-    for (i = 0; i < NGX_RT_DIGEST_LEN / 4; i++) {
-        words[i] = ngx_rt_load((uint32_t *) entry->digest + i);
+    session = ngx_rt_get(e->session);
+
+    view->confirmed = (session != 0
+                       && session == __atomic_load_n(&st->sh->feed.session,
+                                                     __ATOMIC_ACQUIRE));
+
+    for (n = 0; n < NGX_RT_DIGEST_LEN; n += 4) {
+        word = __atomic_load_n((ngx_rt_half_t *) (e->digest + n),
+                               __ATOMIC_RELAXED);
+        ngx_memcpy(view->digest + n, &word, 4);
     }
+}
 
-    ngx_memcpy(view->digest, words, NGX_RT_DIGEST_LEN);
+
+/*
+ * After the fence nothing of the change is visible before the odd lock is;
+ * a reader that saw any of it finds another lock than it began with.
+ */
+
+void
+ngx_rt_entry_open(ngx_rt_entry_sh_t *e)
+{
+    ngx_rt_set(e->lock, e->lock | 1);
+
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+
+    NGX_RT_FAULT("entry: open");
 }
 
 
 void
-ngx_rt_entry_begin(ngx_rt_entry_sh_t *entry)
+ngx_rt_entry_close(ngx_rt_entry_sh_t *e)
 {
-    __atomic_store_n(&entry->lock, entry->lock + 1, __ATOMIC_RELAXED);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    NGX_RT_FAULT("entry: close");
 
-    NGX_RT_FAULT("entry begin");
+    __atomic_store_n(&e->lock, (e->lock | 1) + 1, __ATOMIC_RELEASE);
+
+    NGX_RT_FAULT("entry: closed");
 }
 
 
 void
-ngx_rt_entry_end(ngx_rt_entry_sh_t *entry)
+ngx_rt_entry_digest(ngx_rt_entry_sh_t *e, const u_char *digest)
 {
-    NGX_RT_FAULT("entry end");
+    uint32_t  word, n;
 
-    __atomic_store_n(&entry->lock, entry->lock + 1, __ATOMIC_RELEASE);
+    for (n = 0; n < NGX_RT_DIGEST_LEN; n += 4) {
+        ngx_memcpy(&word, digest + n, 4);
+        __atomic_store_n((ngx_rt_half_t *) (e->digest + n), word,
+                         __ATOMIC_RELAXED);
+    }
 }
 
+
+/*
+ * A chain longer than the table has entries leads in a circle: no crash
+ * leaves that, but if memory was damaged all is built anew.
+ */
 
 uint32_t
 ngx_rt_table_find(ngx_rt_store_t *st, const ngx_rt_key_t *key)
 {
-    uint32_t            index;
-    ngx_rt_entry_sh_t  *entry;
+    uint32_t            i, n, tries;
+    ngx_rt_entry_sh_t  *e;
 
-    for (index = *ngx_rt_table_bucket(st, key); index; index = entry->link) {
-        entry = &st->entries[index];
+    for (tries = 0; tries < 2; tries++) {
 
-        if (entry->key.h[0] == key->h[0] && entry->key.h[1] == key->h[1]) {
-            break;
+        i = *ngx_rt_table_bucket(st, key);
+
+        for (n = 0; n < st->sh->top; n++) {
+
+            if (i == NGX_RT_NONE) {
+                return NGX_RT_NONE;
+            }
+
+            if (i >= st->sh->top) {
+                break;
+            }
+
+            e = &st->entries[i];
+
+            if (ngx_rt_table_keyed(e, key) == NGX_OK
+                && (e->flags & NGX_RT_USED))
+            {
+                return i;
+            }
+
+            i = e->link;
+        }
+
+        if (tries == 0) {
+            ngx_rt_recover(st);
         }
     }
 
-    return index;
+    return NGX_RT_NONE;
 }
 
 
+/*
+ * The free list first, then entries never used: a zone that was just made
+ * costs no pages for them.  The entry keeps lock, gen, want and the flag
+ * QUEUED of its former life.
+ */
+
 uint32_t
-ngx_rt_table_add(ngx_rt_store_t *st, const ngx_rt_key_t *key)
+ngx_rt_table_alloc(ngx_rt_store_t *st)
 {
-    uint32_t            index, *bucket, lock, gen;
-    ngx_rt_entry_sh_t  *entry;
+    uint32_t            i, n;
+    ngx_rt_zone_sh_t   *sh;
+    ngx_rt_entry_sh_t  *e;
 
-    index = st->sh->free;
+    sh = st->sh;
+    i = sh->free;
 
-    if (index == NGX_RT_NONE) {
+    if (i != NGX_RT_NONE && i < sh->top) {
+        sh->free = st->entries[i].link;
+        return i;
+    }
+
+    if (sh->top >= sh->nentries) {
         return NGX_RT_NONE;
     }
 
-    entry = &st->entries[index];
-    st->sh->free = entry->link;
+    i = sh->top;
+    e = &st->entries[i];
 
-    ngx_rt_entry_begin(entry);
+    for (n = 0; n < sizeof(ngx_rt_entry_sh_t); n += 8) {
+        __atomic_store_n((ngx_rt_word_t *) ((u_char *) e + n), 0,
+                         __ATOMIC_RELAXED);
+    }
 
-    lock = entry->lock;
-    gen = entry->gen;
+    NGX_RT_FAULT("alloc: zeroed");
 
-    ngx_memzero((u_char *) entry + sizeof(uint64_t),
-                sizeof(ngx_rt_entry_sh_t) - sizeof(uint64_t));
+    __atomic_store_n(&sh->top, i + 1, __ATOMIC_RELEASE);
 
-    entry->lock = lock;
-    entry->gen = gen + 1;
-    entry->key = *key;
-    entry->flags = NGX_RT_USED;
-
-    bucket = ngx_rt_table_bucket(st, key);
-    __atomic_store_n(&entry->link, *bucket, __ATOMIC_RELEASE);
-
-    ngx_rt_entry_end(entry);
-
-    __atomic_store_n(bucket, index, __ATOMIC_RELEASE);
-
-    st->sh->channels++;
-
-    return index;
+    return i;
 }
 
 
 void
-ngx_rt_table_remove(ngx_rt_store_t *st, uint32_t index)
+ngx_rt_table_free(ngx_rt_store_t *st, uint32_t i)
 {
-    uint32_t           *link;
-    ngx_rt_entry_sh_t  *entry;
-
-    entry = &st->entries[index];
-
-    link = ngx_rt_table_bucket(st, &entry->key);
-
-    while (*link && *link != index) {
-        link = &st->entries[*link].link;
-    }
-
-    if (*link == index) {
-        __atomic_store_n(link, entry->link, __ATOMIC_RELEASE);
-    }
-
-    ngx_rt_entry_begin(entry);
-
-    entry->flags = 0;
-    entry->gen++;
-    entry->key.h[0] = 0;
-    entry->key.h[1] = 0;
-    __atomic_store_n(&entry->link, st->sh->free, __ATOMIC_RELEASE);
-
-    ngx_rt_entry_end(entry);
-
-    st->sh->free = index;
-    st->sh->channels--;
+    __atomic_store_n(&st->entries[i].link, st->sh->free, __ATOMIC_RELEASE);
+    st->sh->free = i;
 }
 
 
-/* chains and free list anew from the entries' own fields */
+void
+ngx_rt_table_insert(ngx_rt_store_t *st, uint32_t i)
+{
+    uint32_t           *bucket;
+    ngx_rt_entry_sh_t  *e;
+
+    e = &st->entries[i];
+    bucket = ngx_rt_table_bucket(st, &e->key);
+
+    __atomic_store_n(&e->link, *bucket, __ATOMIC_RELEASE);
+
+    NGX_RT_FAULT("insert: link");
+
+    __atomic_store_n(bucket, i, __ATOMIC_RELEASE);
+}
+
 
 void
-ngx_rt_table_rebuild(ngx_rt_store_t *st)
+ngx_rt_table_unlink(ngx_rt_store_t *st, uint32_t i)
 {
-    uint32_t            i, *bucket;
-    ngx_rt_entry_sh_t  *entry;
+    uint32_t  *p, n;
 
-    for (i = 0; i < st->sh->nbuckets; i++) {
-        __atomic_store_n(&st->buckets[i], NGX_RT_NONE, __ATOMIC_RELEASE);
-    }
+    p = ngx_rt_table_bucket(st, &st->entries[i].key);
 
-    st->sh->free = NGX_RT_NONE;
-    st->sh->channels = 0;
+    for (n = 0; n < st->sh->top; n++) {
 
-    for (i = st->sh->nentries - 1; i > 0; i--) {
-        entry = &st->entries[i];
-
-        if (entry->flags & NGX_RT_USED) {
-            bucket = ngx_rt_table_bucket(st, &entry->key);
-            __atomic_store_n(&entry->link, *bucket, __ATOMIC_RELEASE);
-            __atomic_store_n(bucket, i, __ATOMIC_RELEASE);
-            st->sh->channels++;
-
-        } else {
-            __atomic_store_n(&entry->link, st->sh->free, __ATOMIC_RELEASE);
-            st->sh->free = i;
+        if (*p == NGX_RT_NONE || *p >= st->sh->top) {
+            return;
         }
+
+        if (*p == i) {
+            __atomic_store_n(p, st->entries[i].link, __ATOMIC_RELEASE);
+            return;
+        }
+
+        p = &st->entries[*p].link;
     }
+}
+
+
+void
+ngx_rt_table_want(ngx_rt_store_t *st, uint32_t i)
+{
+    ngx_rt_feed_sh_t   *feed;
+    ngx_rt_entry_sh_t  *e;
+
+    e = &st->entries[i];
+    feed = &st->sh->feed;
+
+    if (e->flags & NGX_RT_QUEUED) {
+        return;
+    }
+
+    e->want = feed->want;
+
+    ngx_rt_set(e->flags, e->flags | NGX_RT_QUEUED);
+
+    NGX_RT_FAULT("want: flagged");
+
+    ngx_rt_set(feed->want, i);
 }

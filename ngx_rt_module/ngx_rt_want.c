@@ -3,50 +3,64 @@
  * Copyright (C) 2026 ngx_rt contributors
  *
  * The feeder's work: which channels to subscribe, which to leave.
+ *
+ * The queue is linked through the entries, feed.want is its head; whoever
+ * changes it holds the mutex.  The flag QUEUED is set before an entry is
+ * linked and cleared after it was taken out, so a crash leaves a flag without
+ * a place at worst, and the next writer gives it one.
  */
 
 
 #include <ngx_rt_shared.h>
 
 
+/*
+ * An entry may have been freed, and even be another channel's by now, while
+ * it was in the queue: it stays in it, as what it is when it comes up.
+ */
+
 ngx_int_t
 ngx_rt_store_want(ngx_rt_store_t *st, uint64_t term, u_char *buf, size_t *len)
 {
-    uint32_t             index;
-    ngx_int_t            rc;
-    ngx_rt_entry_sh_t   *entry;
-    ngx_rt_record_sh_t  *rec;
+    uint32_t            i;
+    ngx_int_t           rc;
+    ngx_rt_feed_sh_t   *feed;
+    ngx_rt_entry_sh_t  *e;
+
+    feed = &st->sh->feed;
+    rc = NGX_DONE;
 
     ngx_rt_store_lock(st);
 
-    if (ngx_rt_store_over(st, term)) {
+    if (ngx_rt_store_term(st, term) != NGX_OK) {
         ngx_rt_store_unlock(st);
         return NGX_ABORT;
     }
 
+    if (feed->want == NGX_RT_NONE) {
+        ngx_rt_store_unlock(st);
+        return NGX_DONE;
+    }
+
     ngx_rt_store_begin(st);
 
-    rc = NGX_DONE;
+    while (feed->want != NGX_RT_NONE && feed->want < st->sh->top) {
+        i = feed->want;
+        e = &st->entries[i];
 
-    while (st->sh->feed.want != NGX_RT_NONE) {
-        index = st->sh->feed.want;
-        entry = &st->entries[index];
+        ngx_rt_set(feed->want, e->want);
 
-        st->sh->feed.want = entry->want;
-        __atomic_store_n(&entry->flags, entry->flags & ~NGX_RT_QUEUED,
-                         __ATOMIC_RELAXED);
+        NGX_RT_FAULT("want: taken");
 
-        if (entry->flags & NGX_RT_USED) {
-            rec = ngx_rt_log_at(st, entry->name);
-            *len = rec->data_len;
-            ngx_memcpy(buf, (u_char *) rec + sizeof(ngx_rt_record_sh_t),
-                       *len);
+        ngx_rt_set(e->flags, e->flags & ~NGX_RT_QUEUED);
+
+        if (e->flags & NGX_RT_USED) {
+            *len = ngx_rt_retain_name_copy(st, i, buf);
             rc = NGX_OK;
             break;
         }
     }
 
-    ngx_rt_store_end(st);
     ngx_rt_store_unlock(st);
 
     return rc;
@@ -56,13 +70,12 @@ ngx_rt_store_want(ngx_rt_store_t *st, uint64_t term, u_char *buf, size_t *len)
 ngx_int_t
 ngx_rt_store_want_all(ngx_rt_store_t *st, uint64_t term)
 {
-    uint32_t            i;
-    ngx_int_t           n;
-    ngx_rt_entry_sh_t  *entry;
+    uint32_t   i;
+    ngx_int_t  n;
 
     ngx_rt_store_lock(st);
 
-    if (ngx_rt_store_over(st, term)) {
+    if (ngx_rt_store_term(st, term) != NGX_OK) {
         ngx_rt_store_unlock(st);
         return NGX_ABORT;
     }
@@ -71,18 +84,14 @@ ngx_rt_store_want_all(ngx_rt_store_t *st, uint64_t term)
 
     n = 0;
 
-    for (i = 1; i < st->sh->nentries; i++) {
-        entry = &st->entries[i];
+    for (i = 1; i < st->sh->top; i++) {
 
-        if (entry->flags & NGX_RT_USED) {
-            __atomic_store_n(&entry->flags, entry->flags | NGX_RT_WANTED,
-                             __ATOMIC_RELAXED);
-            ngx_rt_store_queue(st, i);
+        if (st->entries[i].flags & NGX_RT_USED) {
+            ngx_rt_table_want(st, i);
             n++;
         }
     }
 
-    ngx_rt_store_end(st);
     ngx_rt_store_unlock(st);
 
     return n;
@@ -93,47 +102,49 @@ ngx_int_t
 ngx_rt_store_expire(ngx_rt_store_t *st, uint64_t term, uint32_t *iter,
     ngx_uint_t *steps, time_t now, time_t inactive, u_char *buf, size_t *len)
 {
-    ngx_int_t            rc;
-    ngx_rt_entry_sh_t   *entry;
-    ngx_rt_record_sh_t  *rec;
+    uint32_t            used;
+    ngx_int_t           rc;
+    ngx_rt_zone_sh_t   *sh;
+    ngx_rt_entry_sh_t  *e;
+
+    sh = st->sh;
+    rc = NGX_DONE;
 
     ngx_rt_store_lock(st);
 
-    if (ngx_rt_store_over(st, term)) {
+    if (ngx_rt_store_term(st, term) != NGX_OK) {
         ngx_rt_store_unlock(st);
         return NGX_ABORT;
     }
 
-    rc = NGX_DONE;
-
-    while (*steps && rc == NGX_DONE) {
+    while (*steps) {
         (*steps)--;
 
-        if (++*iter >= st->sh->nentries) {
+        if (++*iter >= sh->top) {
             *iter = 1;
+
+            if (sh->top == 1) {
+                break;
+            }
         }
 
-        entry = &st->entries[*iter];
+        e = &st->entries[*iter];
+        used = (uint32_t) now - ngx_rt_get(e->used);
 
-        /* what is followed is stamped every second, hence the one more */
-
-        if (!(entry->flags & NGX_RT_USED)
-            || now - (time_t) entry->used <= inactive + 1)
+        if (!(e->flags & NGX_RT_USED) || (int32_t) used < 0
+            || (time_t) used <= inactive)
         {
             continue;
         }
 
-        rec = ngx_rt_log_at(st, entry->name);
-        *len = rec->data_len;
-        ngx_memcpy(buf, (u_char *) rec + sizeof(ngx_rt_record_sh_t), *len);
-
         ngx_rt_store_begin(st);
-        ngx_rt_retain_room(st, sizeof(ngx_rt_record_sh_t));
-        ngx_rt_retain_evict(st, *iter);
-        st->sh->expired++;
-        ngx_rt_store_end(st);
+
+        *len = ngx_rt_retain_name_copy(st, *iter, buf);
+        ngx_rt_retain_forget(st, *iter);
+        ngx_rt_add(sh->expired, 1);
 
         rc = NGX_OK;
+        break;
     }
 
     ngx_rt_store_unlock(st);

@@ -14,7 +14,9 @@
 #include "../../ngx_rt_module/ngx_rt_log.c"
 #include "../../ngx_rt_module/ngx_rt_retain.c"
 #include "../../ngx_rt_module/ngx_rt_table.c"
+#include "../../ngx_rt_module/ngx_rt_recover.c"
 #include "../../ngx_rt_module/ngx_rt_store.c"
+#include "../../ngx_rt_module/ngx_rt_query.c"
 #include "../../ngx_rt_module/ngx_rt_want.c"
 #include "unit.h"
 #include <setjmp.h>
@@ -134,7 +136,7 @@ check(ngx_rt_store_t *st, const char *when)
 
     ngx_rt_store_lock(st);
 
-    for (i = 1; i < st->sh->nentries; i++) {
+    for (i = 1; i < st->sh->top; i++) {
         e = &st->entries[i];
 
         if (!(e->flags & NGX_RT_USED)) {
@@ -159,7 +161,7 @@ check(ngx_rt_store_t *st, const char *when)
 
     pinned = st->sh->pinned;
     history = st->sh->history;
-    ngx_rt_retain_recount(st);
+    ngx_rt_recover(st);
 
     ok(bad == 0 && pinned == st->sh->pinned && history == st->sh->history,
        "whole %s", when);
