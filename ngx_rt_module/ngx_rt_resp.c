@@ -241,7 +241,7 @@ ngx_rt_resp_number(const u_char *p, const u_char *last, int64_t *n)
         return NGX_ERROR;
     }
 
-    *n = ngx_atoof((u_char *) p, last - p);
+    *n = ngx_atoi((u_char *) p, last - p);
 
     return (*n == NGX_ERROR) ? NGX_ERROR : NGX_OK;
 }

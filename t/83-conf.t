@@ -96,9 +96,8 @@ like(get($ngx, '/rt-many/orders:42,b')->body, qr/"channel":\s*"orders:42"/,
 like(get($ngx, '/rt-status')->body, qr/"state":\s*"embedded"/,
     'status.conf answers');
 wait_ok {
-    slurp($ngx->dir . '/logs/rt.log') =~ m{^127\.0\.0\.1 \[[^]]+\] "GET
-        \ /rt/orders:42\ HTTP/1\.1"\ 200\ 1\ \S+\ poll\ orders:42\ miss
-        \ \S+\ \S+\ \S+$}mx
+    slurp($ngx->dir . '/logs/rt.log') =~
+        m{"GET /rt/orders:42 HTTP/1\.1" 200 1 \S+ poll orders:42 miss }
 } 5, 'log-format.conf: the line of a poll';
 
 done_testing;
