@@ -7,6 +7,7 @@
  */
 
 import { spawn } from "node:child_process";
+import { request } from "node:http";
 import { readFileSync, readdirSync } from "node:fs";
 import { isDeepStrictEqual } from "node:util";
 import { chromium } from "playwright-core";
@@ -74,17 +75,33 @@ export function redis(...args) {
     });
 }
 
+/* on a connection of its own: a kept one ends when its worker does */
+function ask(method, path, body = "") {
+    return new Promise((resolve, reject) => {
+        const call = request(url + path, { method, agent: false }, (response) => {
+            let text = "";
+            response.on("data", (chunk) => { text += chunk; });
+            response.on("error", reject);
+            response.on("end", () => resolve({ status: response.statusCode,
+                                               text }));
+        });
+        call.setTimeout(10000 * scale, () => call.destroy(
+            new Error(`${path}: no answer`)));
+        call.on("error", reject);
+        call.end(body);
+    });
+}
+
 export async function publishByHttp(path, body) {
-    const response = await fetch(url + path, { method: "POST", body });
-    if (response.status !== 202) {
-        throw new Error(`${path}: ${response.status}`);
+    const answer = await ask("POST", path, body);
+    if (answer.status !== 202) {
+        throw new Error(`${path}: ${answer.status} ${answer.text}`);
     }
-    return response.json();
+    return JSON.parse(answer.text);
 }
 
 export async function status(name) {
-    const response = await fetch(`${url}/rt-status`);
-    const { hubs } = await response.json();
+    const { hubs } = JSON.parse((await ask("GET", "/rt-status")).text);
     return hubs.find((hub) => hub.name === name);
 }
 
