@@ -2,151 +2,149 @@
 /*
  * Copyright (C) 2026 ngx_rt contributors
  *
- * The text form of a cursor, and the walk through If-None-Match.
+ * The text form of a place in the order of messages, and the list of such
+ * texts that a client sends back.
  */
 
 
 #include <ngx_rt_base.h>
 
 
-#define NGX_RT_EPOCH_CHARS        8
-#define NGX_RT_SEQ_CHARS          11
-#define NGX_RT_DIGEST_CHARS       16
+#define NGX_RT_EPOCH_LEN          8
+#define NGX_RT_SEQ_LEN            11
+#define NGX_RT_DIGEST_TEXT_LEN    16
 
 
-static u_char *ngx_rt_cursor_put(u_char *p, uint64_t n, ngx_uint_t chars);
-static u_char *ngx_rt_cursor_put_digest(u_char *p, const u_char *digest);
-static ngx_int_t ngx_rt_cursor_get(const u_char *p, ngx_uint_t chars,
-    uint64_t *n);
-static ngx_int_t ngx_rt_cursor_get_digest(const u_char *p, u_char *digest);
+static u_char *ngx_rt_digits_write(u_char *p, uint64_t value, ngx_uint_t n);
+static ngx_int_t ngx_rt_digits_read(const u_char *p, ngx_uint_t n,
+    uint64_t *value);
+static u_char *ngx_rt_digest_write(u_char *p, const u_char *digest);
+static ngx_int_t ngx_rt_digest_read(const u_char *p, u_char *digest);
+static ngx_int_t ngx_rt_seq_read(const u_char *p, size_t len, uint64_t *seq);
+static const u_char *ngx_rt_etag_read(const u_char *p, const u_char *last,
+    ngx_str_t *tag);
+static const u_char *ngx_rt_skip_ows(const u_char *p, const u_char *last);
 
 
-static const u_char  ngx_rt_base64[] =
+static const u_char  ngx_rt_digits[64] =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+
+/* value of a digit plus one, 0: no digit */
+
+static const u_char  ngx_rt_digit_values[256] = {
+    ['A'] =  1, ['B'] =  2, ['C'] =  3, ['D'] =  4, ['E'] =  5, ['F'] =  6,
+    ['G'] =  7, ['H'] =  8, ['I'] =  9, ['J'] = 10, ['K'] = 11, ['L'] = 12,
+    ['M'] = 13, ['N'] = 14, ['O'] = 15, ['P'] = 16, ['Q'] = 17, ['R'] = 18,
+    ['S'] = 19, ['T'] = 20, ['U'] = 21, ['V'] = 22, ['W'] = 23, ['X'] = 24,
+    ['Y'] = 25, ['Z'] = 26,
+
+    ['a'] = 27, ['b'] = 28, ['c'] = 29, ['d'] = 30, ['e'] = 31, ['f'] = 32,
+    ['g'] = 33, ['h'] = 34, ['i'] = 35, ['j'] = 36, ['k'] = 37, ['l'] = 38,
+    ['m'] = 39, ['n'] = 40, ['o'] = 41, ['p'] = 42, ['q'] = 43, ['r'] = 44,
+    ['s'] = 45, ['t'] = 46, ['u'] = 47, ['v'] = 48, ['w'] = 49, ['x'] = 50,
+    ['y'] = 51, ['z'] = 52,
+
+    ['0'] = 53, ['1'] = 54, ['2'] = 55, ['3'] = 56, ['4'] = 57, ['5'] = 58,
+    ['6'] = 59, ['7'] = 60, ['8'] = 61, ['9'] = 62,
+
+    ['-'] = 63, ['_'] = 64
+};
 
 
 u_char *
 ngx_rt_cursor_format(u_char *p, const ngx_rt_cursor_t *cursor)
 {
-    uint64_t    n;
-    ngx_uint_t  chars;
+    uint64_t    rest;
+    ngx_uint_t  n;
 
-    p = ngx_rt_cursor_put(p, cursor->epoch, NGX_RT_EPOCH_CHARS);
+    p = ngx_rt_digits_write(p, cursor->epoch, NGX_RT_EPOCH_LEN);
+
+    n = 1;
+
+    for (rest = cursor->seq >> 6; rest; rest >>= 6) {
+        n++;
+    }
+
     *p++ = '.';
+    p = ngx_rt_digits_write(p, cursor->seq, n);
 
-    chars = 1;
-
-    for (n = cursor->seq >> 6; n; n >>= 6) {
-        chars++;
+    if (!cursor->digested) {
+        return p;
     }
 
-    p = ngx_rt_cursor_put(p, cursor->seq, chars);
+    *p++ = '.';
+    p = ngx_rt_digest_write(p, cursor->digest);
 
-    if (cursor->digested) {
-        *p++ = '.';
-        p = ngx_rt_cursor_put_digest(p, cursor->digest);
-
-        if (cursor->grouped) {
-            *p++ = ',';
-            p = ngx_rt_cursor_put_digest(p, cursor->group);
-        }
+    if (!cursor->grouped) {
+        return p;
     }
 
-    return p;
-}
+    *p++ = ',';
 
-
-static u_char *
-ngx_rt_cursor_put(u_char *p, uint64_t n, ngx_uint_t chars)
-{
-    ngx_uint_t  i;
-
-    for (i = chars; i > 0; i--) {
-        p[i - 1] = ngx_rt_base64[n & 63];
-        n >>= 6;
-    }
-
-    return p + chars;
-}
-
-
-static u_char *
-ngx_rt_cursor_put_digest(u_char *p, const u_char *digest)
-{
-    ngx_uint_t  i;
-
-    for (i = 0; i < NGX_RT_DIGEST_LEN; i += 3) {
-        p = ngx_rt_cursor_put(p, (uint64_t) digest[i] << 16
-                                 | (uint64_t) digest[i + 1] << 8
-                                 | digest[i + 2], 4);
-    }
-
-    return p;
+    return ngx_rt_digest_write(p, cursor->group);
 }
 
 
 ngx_int_t
 ngx_rt_cursor_parse(ngx_rt_cursor_t *cursor, const u_char *text, size_t len)
 {
-    ngx_uint_t        chars;
-    const u_char     *p, *last;
-    ngx_rt_cursor_t   c;
+    size_t           n;
+    ngx_rt_cursor_t  c;
 
     ngx_memzero(&c, sizeof(ngx_rt_cursor_t));
 
-    p = text;
-    last = text + len;
-
-    if (len < NGX_RT_EPOCH_CHARS + 2
-        || ngx_rt_cursor_get(p, NGX_RT_EPOCH_CHARS, &c.epoch) != NGX_OK
-        || p[NGX_RT_EPOCH_CHARS] != '.')
+    if (len < NGX_RT_EPOCH_LEN + 2
+        || len > NGX_RT_CURSOR_LEN
+        || text[NGX_RT_EPOCH_LEN] != '.'
+        || ngx_rt_digits_read(text, NGX_RT_EPOCH_LEN, &c.epoch) != NGX_OK)
     {
         return NGX_DECLINED;
     }
 
-    p += NGX_RT_EPOCH_CHARS + 1;
+    text += NGX_RT_EPOCH_LEN + 1;
+    len -= NGX_RT_EPOCH_LEN + 1;
 
-    for (chars = 0; p + chars < last && p[chars] != '.'; chars++) {
-        if (chars == NGX_RT_SEQ_CHARS) {
-            return NGX_DECLINED;
-        }
+    for (n = 0; n < len && text[n] != '.'; n++) { /* void */ }
+
+    if (ngx_rt_seq_read(text, n, &c.seq) != NGX_OK) {
+        return NGX_DECLINED;
     }
 
-    /* 11 characters carry 66 bits, of which the first two must be zero */
+    text += n;
+    len -= n;
 
-    if (chars == 0
-        || (chars > 1 && p[0] == ngx_rt_base64[0])
-        || (chars == NGX_RT_SEQ_CHARS && (p[0] < 'A' || p[0] > 'P'))
-        || ngx_rt_cursor_get(p, chars, &c.seq) != NGX_OK)
+    if (len == 0) {
+        *cursor = c;
+        return NGX_OK;
+    }
+
+    /* at the dot */
+
+    if (len < 1 + NGX_RT_DIGEST_TEXT_LEN
+        || ngx_rt_digest_read(text + 1, c.digest) != NGX_OK)
     {
         return NGX_DECLINED;
     }
 
-    p += chars;
+    c.digested = 1;
 
-    if (p < last) {
+    text += 1 + NGX_RT_DIGEST_TEXT_LEN;
+    len -= 1 + NGX_RT_DIGEST_TEXT_LEN;
 
-        if (last - p < 1 + NGX_RT_DIGEST_CHARS
-            || ngx_rt_cursor_get_digest(p + 1, c.digest) != NGX_OK)
-        {
-            return NGX_DECLINED;
-        }
-
-        c.digested = 1;
-        p += 1 + NGX_RT_DIGEST_CHARS;
+    if (len == 0) {
+        *cursor = c;
+        return NGX_OK;
     }
 
-    if (p < last) {
-
-        if (last - p != 1 + NGX_RT_DIGEST_CHARS
-            || *p != ','
-            || ngx_rt_cursor_get_digest(p + 1, c.group) != NGX_OK)
-        {
-            return NGX_DECLINED;
-        }
-
-        c.grouped = 1;
+    if (len != 1 + NGX_RT_DIGEST_TEXT_LEN
+        || text[0] != ','
+        || ngx_rt_digest_read(text + 1, c.group) != NGX_OK)
+    {
+        return NGX_DECLINED;
     }
+
+    c.grouped = 1;
 
     *cursor = c;
 
@@ -154,125 +152,211 @@ ngx_rt_cursor_parse(ngx_rt_cursor_t *cursor, const u_char *text, size_t len)
 }
 
 
-static ngx_int_t
-ngx_rt_cursor_get(const u_char *p, ngx_uint_t chars, uint64_t *n)
+/* the n lowest digits of value */
+
+static u_char *
+ngx_rt_digits_write(u_char *p, uint64_t value, ngx_uint_t n)
 {
-    u_char      ch;
-    uint64_t    v, bits;
-    ngx_uint_t  i;
+    u_char  *last;
 
-    v = 0;
+    last = p + n;
 
-    for (i = 0; i < chars; i++) {
-        ch = p[i];
-
-        if (ch >= 'A' && ch <= 'Z') {
-            bits = ch - 'A';
-
-        } else if (ch >= 'a' && ch <= 'z') {
-            bits = ch - 'a' + 26;
-
-        } else if (ch >= '0' && ch <= '9') {
-            bits = ch - '0' + 52;
-
-        } else if (ch == '-') {
-            bits = 62;
-
-        } else if (ch == '_') {
-            bits = 63;
-
-        } else {
-            return NGX_DECLINED;
-        }
-
-        v = v << 6 | bits;
+    for (p = last; n; n--) {
+        *--p = ngx_rt_digits[value & 63];
+        value >>= 6;
     }
 
-    *n = v;
+    return last;
+}
+
+
+static ngx_int_t
+ngx_rt_digits_read(const u_char *p, ngx_uint_t n, uint64_t *value)
+{
+    u_char    digit;
+    uint64_t  v;
+
+    for (v = 0; n; n--) {
+        digit = ngx_rt_digit_values[*p++];
+
+        if (digit == 0) {
+            return NGX_ERROR;
+        }
+
+        v = (v << 6) | (uint64_t) (digit - 1);
+    }
+
+    *value = v;
 
     return NGX_OK;
 }
 
 
+/* only the shortest form, and nothing that does not fit 64 bits */
+
 static ngx_int_t
-ngx_rt_cursor_get_digest(const u_char *p, u_char *digest)
+ngx_rt_seq_read(const u_char *p, size_t len, uint64_t *seq)
 {
-    uint64_t    n;
-    ngx_uint_t  i;
+    if (len == 0
+        || len > NGX_RT_SEQ_LEN
+        || (len > 1 && p[0] == 'A')
+        || (len == NGX_RT_SEQ_LEN && ngx_rt_digit_values[p[0]] > 16))
+    {
+        return NGX_ERROR;
+    }
 
-    for (i = 0; i < NGX_RT_DIGEST_LEN; i += 3) {
+    return ngx_rt_digits_read(p, len, seq);
+}
 
-        if (ngx_rt_cursor_get(p, 4, &n) != NGX_OK) {
-            return NGX_DECLINED;
+
+/* 12 bytes are two words of 48 bits, 8 digits each: no padding */
+
+static u_char *
+ngx_rt_digest_write(u_char *p, const u_char *digest)
+{
+    uint64_t    v;
+    ngx_uint_t  i, n;
+
+    for (i = 0; i < NGX_RT_DIGEST_LEN; i += 6) {
+
+        for (v = 0, n = 0; n < 6; n++) {
+            v = (v << 8) | digest[i + n];
         }
 
-        digest[i] = (u_char) (n >> 16);
-        digest[i + 1] = (u_char) (n >> 8);
-        digest[i + 2] = (u_char) n;
-        p += 4;
+        p = ngx_rt_digits_write(p, v, 8);
+    }
+
+    return p;
+}
+
+
+static ngx_int_t
+ngx_rt_digest_read(const u_char *p, u_char *digest)
+{
+    uint64_t    v;
+    ngx_uint_t  i, n;
+
+    for (i = 0; i < NGX_RT_DIGEST_LEN; i += 6) {
+
+        if (ngx_rt_digits_read(p, 8, &v) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        p += 8;
+
+        for (n = 6; n; n--) {
+            digest[i + n - 1] = (u_char) v;
+            v >>= 8;
+        }
     }
 
     return NGX_OK;
 }
 
+
+/*
+ * What follows an element is looked at along with it, up to the next one, so
+ * that no state is needed to tell a lone "*" from one in a list.
+ */
 
 ngx_int_t
 ngx_rt_etag_next(ngx_str_t *list, ngx_str_t *tag)
 {
-    u_char  *p, *last, *start;
+    const u_char  *p, *last;
+
+    if (list->len == 0) {
+        return NGX_DONE;
+    }
 
     p = list->data;
     last = p + list->len;
 
-    while (p < last && (*p == ' ' || *p == '\t' || *p == ',')) {
-        p++;
+    /* for each return below but the last one: nothing is left */
+    list->len = 0;
+
+    p = ngx_rt_skip_ows(p, last);
+
+    if (p < last && *p == '*') {
+        p = ngx_rt_skip_ows(p + 1, last);
+        return (p == last) ? NGX_DECLINED : NGX_ERROR;
+    }
+
+    while (p < last && *p == ',') {
+        p = ngx_rt_skip_ows(p + 1, last);
     }
 
     if (p == last) {
-        list->len = 0;
         return NGX_DONE;
     }
 
-    if (*p == '*') {
-        list->len = 0;
-        return NGX_DECLINED;
+    p = ngx_rt_etag_read(p, last, tag);
+    if (p == NULL) {
+        return NGX_ERROR;
     }
+
+    p = ngx_rt_skip_ows(p, last);
+
+    if (p == last) {
+        return NGX_OK;
+    }
+
+    if (*p != ',') {
+        return NGX_ERROR;
+    }
+
+    while (p < last && *p == ',') {
+        p = ngx_rt_skip_ows(p + 1, last);
+    }
+
+    if (p < last && *p == '*') {
+        return NGX_ERROR;
+    }
+
+    list->data = (u_char *) p;
+    list->len = last - p;
+
+    return NGX_OK;
+}
+
+
+/* [ W/ ] DQUOTE *etagc DQUOTE; returns what follows, NULL: malformed */
+
+static const u_char *
+ngx_rt_etag_read(const u_char *p, const u_char *last, ngx_str_t *tag)
+{
+    const u_char  *start;
 
     if (last - p > 2 && p[0] == 'W' && p[1] == '/') {
         p += 2;
     }
 
-    if (*p != '"') {
-        return NGX_ERROR;
+    if (*p++ != '"') {
+        return NULL;
     }
 
-    start = ++p;
+    for (start = p; p < last; p++) {
 
-    /* etagc: "!", 0x23-0x7E, obs-text */
+        if (*p == '"') {
+            tag->data = (u_char *) start;
+            tag->len = p - start;
+            return p + 1;
+        }
 
-    while (p < last && (*p == 0x21 || *p >= 0x23) && *p != 0x7f) {
-        p++;
+        if (*p <= ' ' || *p == 0x7f) {
+            return NULL;
+        }
     }
 
-    if (p == last || *p != '"') {
-        return NGX_ERROR;
-    }
+    return NULL;
+}
 
-    tag->data = start;
-    tag->len = p - start;
 
-    p++;
-
+static const u_char *
+ngx_rt_skip_ows(const u_char *p, const u_char *last)
+{
     while (p < last && (*p == ' ' || *p == '\t')) {
         p++;
     }
 
-    if (p < last && *p != ',') {
-        return NGX_ERROR;
-    }
-
-    list->len = last - p;
-    list->data = p;
-
-    return NGX_OK;
+    return p;
 }
