@@ -58,8 +58,8 @@ void ngx_rt_hash128(const u_char key[16], const void *data, size_t len,
  *     EEEEEEEE.SSS[.DDDDDDDDDDDDDDDD[,TTTTTTTTTTTTTTTT]]
  *
  *     E  epoch, 48 bits, 8 characters: the zone that counted
- *     S  seq, up to 11 characters, no leading zero digit: all messages of
- *        that zone up to this one have been seen
+ *     S  seq, 1 to 11 characters, no leading "A" but in 0, which is "A": all
+ *        messages of that zone up to this one have been seen
  *     D  digest of the newest message seen, 16 characters: lets another node,
  *        which counts otherwise, find the same content
  *     T  digest of the whole set, several channels only (polls)
@@ -97,6 +97,9 @@ ngx_int_t ngx_rt_cursor_parse(ngx_rt_cursor_t *cursor, const u_char *text,
  * NGX_DONE      the list is at its end
  * NGX_DECLINED  the element is "*", which stands alone
  * NGX_ERROR     malformed; what follows must be ignored (nothing matches)
+ *
+ * An element is malformed, too, if what comes between it and the next one is
+ * or if the next one is "*".  Unless NGX_OK, *list is empty then.
  */
 ngx_int_t ngx_rt_etag_next(ngx_str_t *list, ngx_str_t *tag);
 
@@ -121,24 +124,27 @@ ngx_int_t ngx_rt_event_check(const ngx_str_t *event);
  * `payload json`: reads {"data": ..., "event": "...", "version": "..."}.
  * A string in "data" is taken as its text, any other value as the JSON text
  * it was written in, byte for byte.  "version" may be a string or a number
- * (its text).  Unknown members are ignored, of a member given twice the last
- * counts.
+ * (its text).  An "event" or "version" of "" or null is none.  Unknown members
+ * are ignored, of a member given twice the last counts.
  *
  * scratch must have room for payload->len bytes; the strings of *msg point
  * into it or into the payload.
  *
  * NGX_OK; NGX_DECLINED with *why set to a constant text for the log: not
- * JSON, no object, no "data", a bad event name, nested deeper than 64.
- * Never reads past payload->len, needs no terminating zero, and does not
- * allocate more than a small multiple of the payload.
+ * JSON (RFC 8259; but bytes in a string that are no UTF-8 pass as they are),
+ * no object, no "data", a bad event name or version, half a surrogate pair in
+ * a string that is taken as text, nested deeper than 64 (the object itself
+ * counts).  Never reads past payload->len, needs no terminating zero, and
+ * allocates nothing.
  */
 ngx_int_t ngx_rt_message_json(ngx_rt_message_t *msg, const ngx_str_t *payload,
     u_char *scratch, const char **why);
 
 /*
  * The digest by which nodes recognise the same message: over channel, event
- * and version (or data where there is none), each with its length, with a
- * key fixed for all nodes.
+ * and version (or data where there is none), each keyed with the hash of the
+ * one before, the first with a key fixed for all nodes, one key if there is a
+ * version and another if not.
  */
 void ngx_rt_message_digest(const ngx_str_t *channel,
     const ngx_rt_message_t *msg, u_char digest[NGX_RT_DIGEST_LEN]);
@@ -162,7 +168,7 @@ size_t ngx_rt_frame_sse_len(const ngx_str_t *id, const ngx_str_t *event,
 u_char *ngx_rt_frame_sse(u_char *p, const ngx_str_t *id,
     const ngx_str_t *event, const ngx_str_t *data);
 
-/* an `event: rt.gap` with id and {"channel":...,"reason":...} */
+/* an `event: rt.gap` with {"channel":...,"reason":...}, and id unless empty */
 size_t ngx_rt_frame_gap_len(const ngx_str_t *id, const ngx_str_t *channel,
     const ngx_str_t *reason);
 u_char *ngx_rt_frame_gap(u_char *p, const ngx_str_t *id,
