@@ -25,6 +25,8 @@
 #define NGX_RT_FEED_DENIED        1000      /* channels asked for again */
 #define NGX_RT_FEED_RETRY         30        /* s, when */
 #define NGX_RT_FEED_SWEEP         10        /* s, for the whole table */
+#define NGX_RT_FEED_STAMP         2         /* s, how old a stamp may be of
+                                               what is in use */
 #define NGX_RT_FEED_STEPS         1024      /* entries under one lock */
 
 /* of a command: verb, lengths, the longest name without prefix */
@@ -680,7 +682,7 @@ ngx_rt_pubsub_expire(ngx_rt_feed_t *feed)
     name.data = buf;
 
     period = ngx_max(ngx_min(inactive, NGX_RT_FEED_SWEEP), 1);
-    left = st->sh->nentries / period + 1;
+    left = __atomic_load_n(&st->sh->top, __ATOMIC_RELAXED) / period + 1;
 
     while (left) {
 
@@ -694,9 +696,8 @@ ngx_rt_pubsub_expire(ngx_rt_feed_t *feed)
         left -= steps;
 
         rc = ngx_rt_store_expire(st, feed->term, &feed->iter, &steps,
-                                 ngx_time(), inactive, buf, &name.len);
-        left += steps;
-
+                                 ngx_time(), inactive + NGX_RT_FEED_STAMP,
+                                 buf, &name.len);
         if (rc == NGX_DONE) {
             continue;
         }
@@ -705,6 +706,7 @@ ngx_rt_pubsub_expire(ngx_rt_feed_t *feed)
             return NGX_ABORT;
         }
 
+        left += steps;
         feed->notify = 1;
 
         if (ngx_rt_pubsub_forget(feed, &name)

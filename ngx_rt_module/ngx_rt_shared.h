@@ -360,8 +360,8 @@ void ngx_rt_table_key(ngx_rt_store_t *st, const ngx_str_t *name,
 /*
  * Reads the channel without a lock.  NGX_OK; NGX_DECLINED: not there, or it
  * kept changing (the caller then takes the slow way, ngx_rt_store_touch).
- * Stamps the entry as used when the stamp is older than 4 s.  now: seconds
- * since 1970, as in all functions that take a time_t.
+ * Stamps the entry as used, once a second at most.  now: seconds since 1970,
+ * as in all functions that take a time_t.
  *
  * Whoever is to say "nothing changed" asks ngx_rt_feed_fresh() first and
  * looks then: in the other order the feed may be lost and found again in

@@ -25,7 +25,7 @@
 
 #define NGX_RT_TABLE_STEPS        64        /* of a reader along a chain */
 #define NGX_RT_TABLE_TRIES        64        /* of a reader on one entry */
-#define NGX_RT_TABLE_STAMP        4         /* s, between stamps of use */
+#define NGX_RT_TABLE_STAMP        0         /* s, between stamps of use */
 
 
 static ngx_int_t ngx_rt_table_read(ngx_rt_store_t *st, uint32_t i,
