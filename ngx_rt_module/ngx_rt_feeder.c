@@ -23,6 +23,8 @@
 
 #define NGX_RT_FEEDER_WAIT        150       /* ms, between looks at the lease */
 #define NGX_RT_FEEDER_JITTER      100
+#define NGX_RT_FEEDER_START       250       /* ms, for the preferred worker to
+                                               start */
 #define NGX_RT_FEEDER_STEP        20        /* ms, behind the preferred one */
 #define NGX_RT_FEEDER_STEPS       8
 #define NGX_RT_FEEDER_PATIENCE    1500      /* ms, of a worker that quits */
@@ -160,7 +162,13 @@ ngx_rt_feeder_init(ngx_cycle_t *cycle, ngx_rt_hub_t *hub)
     f->behind = (ngx_worker + n - hub->conf->index % n) % n;
     f->behind = ngx_min(f->behind, NGX_RT_FEEDER_STEPS);
 
-    ngx_add_timer(&f->lease, 1 + f->behind * NGX_RT_FEEDER_STEP);
+    /* the clock is the master's, of before the fork */
+
+    ngx_time_update();
+
+    ngx_add_timer(&f->lease, f->behind ? NGX_RT_FEEDER_START
+                                         + f->behind * NGX_RT_FEEDER_STEP
+                                       : 1);
 
     hub->feeder = f;
     hub->wake = ngx_rt_feeder_wake;
