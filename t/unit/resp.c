@@ -1,0 +1,271 @@
+
+/*
+ * Copyright (C) 2026 ngx_rt contributors
+ */
+
+
+#include "../../ngx_rt_module/ngx_rt_resp.c"
+#include "unit.h"
+
+
+#define BULK_MAX  100
+
+
+/* a reply as text: (a b) "s" :1 +OK -ERR nil */
+
+static void
+show(redisReply *r, char *buf, size_t size)
+{
+    size_t  i, n;
+
+    n = strlen(buf);
+
+    switch (r->type) {
+
+    case REDIS_REPLY_ARRAY:
+        snprintf(buf + n, size - n, "(");
+
+        for (i = 0; i < r->elements; i++) {
+            show(r->element[i], buf, size);
+        }
+
+        n = strlen(buf);
+        snprintf(buf + n, size - n, ")");
+        break;
+
+    case REDIS_REPLY_INTEGER:
+        snprintf(buf + n, size - n, ":%lld", r->integer);
+        break;
+
+    case REDIS_REPLY_NIL:
+        snprintf(buf + n, size - n, "nil");
+        break;
+
+    case REDIS_REPLY_STRING:
+        snprintf(buf + n, size - n, "\"%s\"", r->str);
+        break;
+
+    case REDIS_REPLY_STATUS:
+        snprintf(buf + n, size - n, "+%s", r->str);
+        break;
+
+    default:
+        snprintf(buf + n, size - n, "-%s", r->str);
+        break;
+    }
+}
+
+
+/* all replies, then "!" and the error, if there is one */
+
+static void
+parse(const char *text, size_t len, size_t step, char *buf, size_t size)
+{
+    size_t          n;
+    ngx_int_t       rc;
+    redisReply     *reply;
+    ngx_rt_resp_t   resp;
+
+    buf[0] = '\0';
+
+    if (ngx_rt_resp_init(&resp, BULK_MAX) != NGX_OK) {
+        return;
+    }
+
+    rc = NGX_AGAIN;
+
+    while (len && rc != NGX_ERROR) {
+        n = ngx_min(step, len);
+
+        (void) ngx_rt_resp_feed(&resp, (u_char *) text, n);
+
+        while ((rc = ngx_rt_resp_next(&resp, &reply)) == NGX_OK) {
+            show(reply, buf, size);
+            ngx_rt_resp_free(reply);
+        }
+
+        text += n;
+        len -= n;
+    }
+
+    if (rc == NGX_ERROR) {
+        n = strlen(buf);
+        snprintf(buf + n, size - n, "!%s", resp.error);
+    }
+
+    ngx_rt_resp_done(&resp);
+}
+
+
+/* the same in whatever pieces it comes */
+
+static void
+test(const char *text, size_t len, const char *expected)
+{
+    char    buf[1024];
+    size_t  step, bad;
+
+    parse(text, len, len, buf, sizeof(buf));
+    is_mem(buf, strlen(buf), expected, strlen(expected), "%.*s",
+           (int) strcspn(text, "\r\n"), text);
+
+    bad = 0;
+
+    for (step = 1; step < len; step++) {
+        parse(text, len, step, buf, sizeof(buf));
+
+        if (strcmp(buf, expected) != 0) {
+            unit_diag("in pieces of %d: %s", (int) step, buf);
+            bad++;
+        }
+    }
+
+    is_int(bad, 0, "in pieces");
+}
+
+
+#define TEST(text, expected)  test(text, sizeof(text) - 1, expected)
+
+
+static void
+test_large(void)
+{
+    char            text[600], buf[1024];
+    size_t          len, i, most;
+    redisReply     *reply;
+    redisReader    *reader;
+    ngx_rt_resp_t   resp;
+
+    /* too large by one: passed over, and what follows is there */
+
+    len = sprintf(text, "*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$101\r\n");
+    ngx_memset(text + len, 'x', 101);
+    len += 101;
+    len += sprintf(text + len, "\r\n:7\r\n");
+    test(text, len, "(\"message\"\"a\"nil):7");
+
+    /* what is passed over may look like anything */
+
+    len = sprintf(text, "$200\r\n");
+
+    for (i = 0; i < 50; i++) {
+        ngx_memcpy(text + len, "*9\r\n", 4);
+        len += 4;
+    }
+
+    len += sprintf(text + len, "\r\n+OK\r\n");
+    test(text, len, "nil+OK");
+
+    /* 500 MB go by, and hardly a byte of it is held */
+
+    if (ngx_rt_resp_init(&resp, BULK_MAX) != NGX_OK) {
+        return;
+    }
+
+    (void) ngx_rt_resp_feed(&resp, (u_char *) "$524288000\r\n", 12);
+
+    ngx_memset(text, 'x', 500);
+    most = 0;
+    reader = resp.reader;
+
+    for (i = 0; i < 524288000 / 500; i++) {
+        (void) ngx_rt_resp_feed(&resp, (u_char *) text, 500);
+        most = ngx_max(most, reader->len);
+    }
+
+    (void) ngx_rt_resp_feed(&resp, (u_char *) "\r\n:1\r\n", 6);
+
+    buf[0] = '\0';
+
+    while (ngx_rt_resp_next(&resp, &reply) == NGX_OK) {
+        show(reply, buf, sizeof(buf));
+        ngx_rt_resp_free(reply);
+    }
+
+    is_mem(buf, strlen(buf), "nil:1", 5, "500 MB");
+    ok(most < 100, "held: %d", (int) most);
+
+    ngx_rt_resp_done(&resp);
+}
+
+
+static void
+test_endless(void)
+{
+    size_t          i;
+    ngx_int_t       rc;
+    redisReply     *reply;
+    ngx_rt_resp_t   resp;
+
+    /* a line without an end */
+
+    if (ngx_rt_resp_init(&resp, BULK_MAX) != NGX_OK) {
+        return;
+    }
+
+    rc = ngx_rt_resp_feed(&resp, (u_char *) "+", 1);
+
+    for (i = 0; i < 10000000 && rc == NGX_OK; i += 10) {
+        rc = ngx_rt_resp_feed(&resp, (u_char *) "0123456789", 10);
+
+        if (ngx_rt_resp_next(&resp, &reply) == NGX_ERROR) {
+            break;
+        }
+    }
+
+    ok(resp.error && i < 70000, "an endless line: %s after %d",
+       resp.error ? resp.error : "-", (int) i);
+
+    ngx_rt_resp_done(&resp);
+
+    /* arrays in arrays */
+
+    if (ngx_rt_resp_init(&resp, BULK_MAX) != NGX_OK) {
+        return;
+    }
+
+    for (i = 0; i < 1000000; i++) {
+        if (ngx_rt_resp_feed(&resp, (u_char *) "*64\r\n", 5) != NGX_OK
+            || ngx_rt_resp_next(&resp, &reply) == NGX_ERROR)
+        {
+            break;
+        }
+    }
+
+    ok(resp.error && i < 10, "endless arrays: %s",
+       resp.error ? resp.error : "-");
+
+    ngx_rt_resp_done(&resp);
+}
+
+
+int
+main(void)
+{
+    TEST("+OK\r\n", "+OK");
+    TEST("-ERR no\r\n:1000\r\n", "-ERR no:1000");
+    TEST("$5\r\nhello\r\n$0\r\n\r\n$-1\r\n", "\"hello\"\"\"nil");
+    TEST("*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n", "(\"subscribe\"\"a\":1)");
+    TEST("*2\r\n*1\r\n+a\r\n*0\r\n*-1\r\n", "((+a)())nil");
+    TEST("$4\r\n\r\n\r\n\r\n+a\rb\r\n", "\"\r\n\r\n\"+a\rb");
+
+    TEST("HTTP/1.1 400 Bad Request\r\n", "!not a reply of Redis");
+    TEST("+OK\r\ngarbage\r\n", "+OK!not a reply of Redis");
+    TEST(":1\r\n%1\r\n", ":1!not a reply of Redis");
+    TEST("\r\n", "!not a reply of Redis");
+    TEST(":1x\r\n", "!Bad integer value");
+    TEST("$x\r\n", "!bad length");
+    TEST("$\r\n", "!bad length");
+    TEST("$-2\r\n", "!bad length");
+    TEST("$01\r\n", "!bad length");
+    TEST("$1\n", "!bad length");
+    TEST("*65\r\n", "!too many elements");
+    TEST("*2000000000\r\n", "!too many elements");
+    TEST("$99999999999999999999\r\n", "!bad length");
+    TEST("*999999999999999999999999999999999999\r\n", "!too long a length");
+
+    test_large();
+    test_endless();
+
+    done_testing();
+}
