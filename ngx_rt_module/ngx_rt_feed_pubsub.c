@@ -265,9 +265,11 @@ ngx_rt_pubsub_psubscribed(ngx_rt_redis_t *rd, ngx_rt_redis_op_t *op,
 
         /* what it would have covered is subscribed by name */
 
+        ngx_rt_redis_error(rd, NULL, reply);
+
         ngx_log_error(NGX_LOG_ERR, feed->hub->log, 0,
-                      "rt_hub \"%V\": Redis denies the pattern \"%V\": \"%s\"",
-                      &feed->hub->conf->name, &pattern->glob, reply->str);
+                      "rt_hub \"%V\": pattern \"%V\" denied: %V",
+                      &feed->hub->conf->name, &pattern->glob, &rd->error);
 
     } else {
         ngx_rt_redis_error(rd, "unexpected reply to PSUBSCRIBE", reply);
@@ -580,10 +582,12 @@ ngx_rt_pubsub_denied(ngx_rt_feed_sub_t *sub, redisReply *reply)
     feed = sub->feed;
 
     if (ngx_rt_pubsub_may_log(&feed->refused, &n)) {
+        ngx_rt_redis_error(feed->redis, NULL, reply);
+
         ngx_log_error(NGX_LOG_ERR, feed->hub->log, 0,
-                      "rt_hub \"%V\": Redis denies the channel \"%V\": "
-                      "\"%s\" (%ui more)", &feed->hub->conf->name, &sub->name,
-                      reply->str, n);
+                      "rt_hub \"%V\": channel \"%V\" denied: %V (%ui more)",
+                      &feed->hub->conf->name, &sub->name, &feed->redis->error,
+                      n);
     }
 
     if (feed->ndenied >= NGX_RT_FEED_DENIED) {

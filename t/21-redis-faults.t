@@ -191,8 +191,8 @@ END
     my $sse = RT::SSE->new($ngx, '/rt/open:a');
     my $denied = RT::SSE->new($ngx, '/rt/secret');
     $redis->wait_sub('open:a');
-    $ngx->wait_log(qr/denies the channel "secret": "NOPERM /);
-    $ngx->wait_log(qr/denies the pattern "no:\*": "NOPERM /);
+    $ngx->wait_log(qr/channel "secret" denied: .*"NOPERM /);
+    $ngx->wait_log(qr/pattern "no:\*" denied: .*"NOPERM /);
     $redis->publish('open:a', 'x');
     $sse->expect('x');
     is(feed_state($ngx), 'live', 'one channel denied: live all the same');
