@@ -49,13 +49,11 @@ function clock(date) {
         + String(date.getMilliseconds()).padStart(3, "0");
 }
 
-/* control bytes as their pictures, so that a NUL or an escape is seen */
+/* control bytes by number, so that a NUL or an escape is seen */
 function visible(text) {
     const cut = text.length > SHOWN ? `${text.slice(0, SHOWN)}…` : text;
-    return cut.replace(/[\0-\x08\x0b-\x1f]/g,
-                       (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
-        .replace(/\x7f/g, "\u2421")
-        .replace(/\ufeff/g, "\u27e8BOM\u27e9");
+    return cut.replace(/[\0-\x08\x0b-\x1f\x7f\ufeff]/g, (c) => "\u27e8"
+        + c.charCodeAt(0).toString(16).padStart(2, "0") + "\u27e9");
 }
 
 /* nginx's $arg_channel is what the client sent, not decoded, so a colon goes
@@ -405,7 +403,7 @@ function showFeed(hub) {
         parts.push("no Redis: shared memory only");
     }
     if (feed.state === "live" && feed.lag_ms != null) {
-        parts.push(`lag ${feed.lag_ms} ms`);
+        parts.push(`lag ${Number(feed.lag_ms).toFixed(1)} ms`);
     }
     if (feed.reconnects) {
         parts.push(`${feed.reconnects} reconnects`);

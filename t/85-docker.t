@@ -14,6 +14,7 @@ use Time::HiRes qw(time);
 plan(skip_all => 'slow: set RT_SLOW=1')
     if !$ENV{RT_SLOW} && !$ENV{CI};
 plan(skip_all => 'needs root for buildah and debootstrap') if $> != 0;
+system root() . '/tools/deps.sh', 'docker';
 need(qw(buildah debootstrap redis-server));
 plan(skip_all => 'tests another module than the one the image builds')
     if asan();
@@ -44,7 +45,11 @@ sub buildah ($seconds, $command, @args) {
         "$store/run", $command, @args);
 }
 
-sub tail ($text) { return join "\n", (split /\n/, $text)[-25 .. -1] }
+sub tail ($text) {
+    my @lines = split /\n/, $text;
+    splice @lines, 0, -25 if @lines > 25;
+    return join "\n", @lines;
+}
 
 # the base image, once
 sub base_image {
@@ -64,6 +69,7 @@ sub base_image {
     ($ok, $text) = buildah(300, 'commit', '--quiet', '--rm', $name, $base)
         if $ok;
     diag(tail($text // $name)) if !$ok;
+    run(60, 'rm', '-rf', $tree, "$tree.done") if $ok;
     return $ok;
 }
 
@@ -73,7 +79,7 @@ if (!ok(base_image(), "the base image $base")) {
 }
 
 my ($built, $text) = buildah(900, 'bud', qw(--network host --pull-never
-    --layers --format docker), '-t', $image, '-f',
+    --format docker), '-t', $image, '-f',
     root() . '/docker/Dockerfile', root());
 if (!ok($built, 'docker/Dockerfile builds')) {
     diag(tail($text));
@@ -101,9 +107,12 @@ sub in_container (@args) {
         @args);
 }
 
+# An engine gives the container's user its standard output, which nginx opens
+# again as /dev/stdout; buildah's belongs to root, so a pipe is between.
 my $log = dir() . '/container.log';
-my $pid = RT::spawn([in_container($container, '--', 'entrypoint.sh', 'nginx',
-    '-g', 'daemon off;')], out => $log, env => \%env);
+my $pid = RT::spawn([in_container($container, '--', 'entrypoint.sh', 'bash',
+    '-c', 'set -o pipefail; nginx -g "daemon off;" | cat')],
+    out => $log, env => \%env);
 
 my $up = wait_ok {
     RT::running($pid) && (eval { get($port, '/rt-status')->body } // '')
@@ -151,6 +160,7 @@ like($logged, qr/"GET \/rt\/orders:42 HTTP/, 'the access log is on stdout');
 diag(tail($logged)) if !Test::More->builder->is_passing;
 
 buildah(60, 'rm', $container);
+buildah(60, 'rmi', $image);
 compose();
 done_testing;
 
