@@ -10,7 +10,8 @@
  *     line    line   string      line   string line   string
  *
  * It refuses what hiredis would take on trust (an array of two thousand
- * million elements is allocated at once) or, in 1.x, understand though nobody
+ * million elements is allocated at once, arrays in arrays are freed by
+ * recursion) or, in 1.x, understand though nobody
  * asked for it (RESP3), and replaces a string that is too large by nil, so
  * that a message over message_max is passed over and not held.
  */
@@ -34,6 +35,7 @@
 
 static ngx_int_t ngx_rt_resp_type(ngx_rt_resp_t *resp, u_char ch);
 static ngx_int_t ngx_rt_resp_line(ngx_rt_resp_t *resp);
+static void ngx_rt_resp_item(ngx_rt_resp_t *resp);
 static ngx_int_t ngx_rt_resp_number(const u_char *p, const u_char *last,
     int64_t *n);
 static ngx_int_t ngx_rt_resp_pass(ngx_rt_resp_t *resp, const u_char *data,
@@ -113,7 +115,7 @@ ngx_rt_resp_feed(ngx_rt_resp_t *resp, const u_char *data, size_t len)
         case NGX_RT_RESP_TEXT:
 
             if (*p == LF && resp->last == CR) {
-                resp->state = NGX_RT_RESP_TYPE;
+                ngx_rt_resp_item(resp);
             }
 
             resp->last = *p++;
@@ -145,7 +147,7 @@ ngx_rt_resp_feed(ngx_rt_resp_t *resp, const u_char *data, size_t len)
             }
 
             if (resp->rest == 0) {
-                resp->state = NGX_RT_RESP_TYPE;
+                ngx_rt_resp_item(resp);
             }
 
             break;
@@ -211,6 +213,18 @@ ngx_rt_resp_line(ngx_rt_resp_t *resp)
             return ngx_rt_resp_fail(resp, "too many elements");
         }
 
+        if (n > 0) {
+
+            if (resp->depth == NGX_RT_RESP_DEPTH) {
+                return ngx_rt_resp_fail(resp, "too deep a reply");
+            }
+
+            resp->left[resp->depth++] = (uint32_t) n;
+
+        } else {
+            ngx_rt_resp_item(resp);
+        }
+
     } else if (n > (int64_t) resp->bulk_max) {
         resp->state = NGX_RT_RESP_SKIP;
         resp->rest = (size_t) n + 2;
@@ -221,9 +235,25 @@ ngx_rt_resp_line(ngx_rt_resp_t *resp)
     } else if (n >= 0) {
         resp->state = NGX_RT_RESP_STRING;
         resp->rest = (size_t) n + 2;
+
+    } else {
+        ngx_rt_resp_item(resp);
     }
 
     return ngx_rt_resp_pass(resp, line, resp->len);
+}
+
+
+/* an element is whole, and so is each array of which it was the last one */
+
+static void
+ngx_rt_resp_item(ngx_rt_resp_t *resp)
+{
+    resp->state = NGX_RT_RESP_TYPE;
+
+    while (resp->depth && --resp->left[resp->depth - 1] == 0) {
+        resp->depth--;
+    }
 }
 
 

@@ -98,12 +98,14 @@ ngx_uint_t ngx_rt_glob_match(const ngx_str_t *pattern, const ngx_str_t *name);
 struct redisReply;                          /* hiredis' */
 
 #define NGX_RT_RESP_LINE          32        /* bytes of a length line */
+#define NGX_RT_RESP_DEPTH         7         /* arrays in arrays */
 
 /*
  * Reads RESP2 replies out of bytes as they come.  The framing is checked
  * before hiredis sees it: other types than RESP2's, lengths that are no
- * numbers, arrays of more than array_max elements and replies of more than
- * reply_max bytes are errors.  A string of more than bulk_max bytes is passed
+ * numbers, arrays of more than array_max elements or in more than
+ * NGX_RT_RESP_DEPTH others, and replies of more than reply_max bytes are
+ * errors.  A string of more than bulk_max bytes is passed
  * over as it comes in and is nil in the reply, so that it costs no memory.
  */
 
@@ -118,7 +120,8 @@ typedef struct {
     size_t                        rest;     /* of a string, with its CRLF */
     const char                   *error;    /* constant, or the reader's */
     ngx_uint_t                    state;
-    u_char                        type;
+    ngx_uint_t                    depth;
+    uint32_t                      left[NGX_RT_RESP_DEPTH];  /* elements */
     u_char                        last;     /* byte before this one */
     u_char                        len;      /* bytes in line */
     u_char                        line[NGX_RT_RESP_LINE];

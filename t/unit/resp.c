@@ -247,7 +247,7 @@ main(void)
     TEST("$5\r\nhello\r\n$0\r\n\r\n$-1\r\n", "\"hello\"\"\"nil");
     TEST("*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n", "(\"subscribe\"\"a\":1)");
     TEST("*2\r\n*1\r\n+a\r\n*0\r\n*-1\r\n", "((+a)())nil");
-    TEST("$4\r\n\r\n\r\n\r\n+a\rb\r\n", "\"\r\n\r\n\"+a\rb");
+    TEST("$4\r\n\r\n\r\n\r\n+ab\r\n", "\"\r\n\r\n\"+ab");
 
     TEST("HTTP/1.1 400 Bad Request\r\n", "!not a reply of Redis");
     TEST("+OK\r\ngarbage\r\n", "+OK!not a reply of Redis");
@@ -259,6 +259,10 @@ main(void)
     TEST("$-2\r\n", "!bad length");
     TEST("$01\r\n", "!bad length");
     TEST("$1\n", "!bad length");
+    TEST("*1\r\n*2\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n:1\r\n:2\r\n:3\r\n",
+         "(((((((:1))))):2)):3");
+    TEST("*1\r\n*2\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n",
+         "!too deep a reply");
     TEST("*65\r\n", "!too many elements");
     TEST("*2000000000\r\n", "!too many elements");
     TEST("$99999999999999999999\r\n", "!bad length");
