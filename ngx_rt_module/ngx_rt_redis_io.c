@@ -469,13 +469,18 @@ ngx_rt_redis_tick(ngx_rt_redis_t *rd)
 {
     ngx_int_t   rc;
     ngx_str_t   args[1];
-    ngx_msec_t  now;
+    ngx_msec_t  now, timeout;
 
     now = ngx_current_msec;
+    timeout = rd->conf->reply_timeout;
 
-    if (!ngx_queue_empty(&rd->owed)
-        && now - rd->heard >= rd->conf->reply_timeout)
-    {
+    /* to connect is to be greeted: a Redis that is stopped still accepts */
+
+    if (rd->state == NGX_RT_REDIS_GREETING) {
+        timeout = ngx_min(timeout, rd->conf->connect_timeout);
+    }
+
+    if (!ngx_queue_empty(&rd->owed) && now - rd->heard >= timeout) {
         ngx_rt_redis_error(rd, "no answer in time", NULL);
         return NGX_ERROR;
     }
@@ -523,7 +528,7 @@ ngx_rt_redis_set_timer(ngx_rt_redis_t *rd)
         return;
     }
 
-    tick = rd->conf->reply_timeout / 8;
+    tick = ngx_min(rd->conf->reply_timeout, rd->conf->connect_timeout) / 8;
     tick = ngx_max(tick, NGX_RT_REDIS_TICK_MIN);
     tick = ngx_min(tick, NGX_RT_REDIS_PING / 4);
 

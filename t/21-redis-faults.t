@@ -158,6 +158,18 @@ END
     is_deeply([$ngx->workers], \@workers, 'the same workers');
 };
 
+subtest 'one that accepts and says nothing is away, too' => sub {
+    my $fake = RT::FakeRedis->new(script => sub ($conn, @cmd) {});
+    my $ngx = RT::Nginx->new(redis => $fake, http => <<'END', server => $server);
+        rt_hub app { redis %%REDIS%%; redis_timeout 300ms 30s; }
+END
+    wait_ok { feed_state($ngx) eq 'down' } 3, 'down';
+    $ngx->wait_log(qr/no feed from .*: no answer in time/);
+    my $r = post($ngx, '/publish?channel=a', 'x');
+    is($r->status, 503, 'nothing can be published');
+    cmp_ok($r->elapsed, '<', 0.5, 'at once');
+};
+
 subtest 'Redis says no' => sub {
     my $redis = RT::Redis->new(args => [requirepass => 'right'],
                                password => 'right');

@@ -245,7 +245,8 @@ main(void)
     TEST("+OK\r\n", "+OK");
     TEST("-ERR no\r\n:1000\r\n", "-ERR no:1000");
     TEST("$5\r\nhello\r\n$0\r\n\r\n$-1\r\n", "\"hello\"\"\"nil");
-    TEST("*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n", "(\"subscribe\"\"a\":1)");
+    TEST("*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n",
+         "(\"subscribe\"\"a\":1)");
     TEST("*2\r\n*1\r\n+a\r\n*0\r\n*-1\r\n", "((+a)())nil");
     TEST("$4\r\n\r\n\r\n\r\n+ab\r\n", "\"\r\n\r\n\"+ab");
 
