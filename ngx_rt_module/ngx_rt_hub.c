@@ -165,6 +165,12 @@ ngx_rt_hub_exit(ngx_rt_hub_conf_t *conf)
     __atomic_store_n(&hub->slot->open[NGX_RT_SSE], 0, __ATOMIC_RELAXED);
     __atomic_store_n(&hub->slot->open[NGX_RT_WEBSOCKET], 0, __ATOMIC_RELAXED);
 
+    if (hub->buffer) {
+        ngx_free(hub->buffer);
+        hub->buffer = NULL;
+        hub->buffer_size = 0;
+    }
+
     conf->hub = NULL;
 }
 
