@@ -36,7 +36,8 @@ sub run ($seconds, @argv) {
     my $ended = RT::poll_until(sub { !RT::running($pid) }, $seconds);
     my $status = $ended ? $? : -1;
     RT::kill_group($pid) if !$ended;
-    note(sprintf '%.0f s: %s', time - $start, "@argv[0 .. 2]");
+    note(sprintf '%.0f s: %s', time - $start,
+        join ' ', (grep { !m{^--|/build/docker/} } @argv)[0 .. 1]);
     return ($status == 0, slurp($out));
 }
 
@@ -59,6 +60,13 @@ sub base_image {
         my ($done, $text) = run(600, qw(debootstrap --variant=minbase
             bookworm), $tree, $mirror);
         return diag(tail($text)) && 0 if !$done;
+        # as Debian's slim images have it
+        RT::spew("$tree/etc/dpkg/dpkg.cfg.d/slim", <<'END');
+force-unsafe-io
+path-exclude /usr/share/doc/*
+path-exclude /usr/share/man/*
+path-exclude /usr/share/locale/*
+END
         RT::spew("$tree.done", '');
     }
     my ($ok, $name) = buildah(60, 'from', 'scratch');
