@@ -175,6 +175,26 @@ END
             'messages come';
     }
     is(status($ngx)->{feed}{reconnects}, 3, 'three reconnects counted');
+
+    # old workers with streams to drain stay for a while, but do not feed
+    my @sse = map { RT::SSE->new($ngx, '/rt/a') } 1 .. 24;
+    my %old = map { $_ => 1 } $ngx->workers;
+    $ngx->reload;
+    wait_ok {
+        my $s = status($ngx);
+        $s->{feed}{worker} && !$old{$s->{feed}{worker}}
+            && $s->{feed}{state} eq 'live'
+    } 1.5, 'a feeder with streams hands over, too';
+    ok(scalar($ngx->old_workers), 'and stays for them');
+    wait_for { $redis->numsub('a') == 1 } 2, 'subscribed';
+    $redis->publish(a => 'after');
+    my @data = map {
+        my $e;
+        do { $e = $_->event(0.5) } while $e && $e->{data} ne 'after';
+        $e ? 1 : ();
+    } @sse;
+    cmp_ok(scalar @data, '>', 0, 'they get what comes meanwhile');
+    $_->close for @sse;
 };
 
 subtest 'messages: json, too large, no names of channels' => sub {
