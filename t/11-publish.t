@@ -50,7 +50,7 @@ my $ngx = RT::Nginx->new(
     workers => 4,
     http    => "rt_hub local { zone 8m; message_max 64k; }\n"
              . 'client_max_body_size 1m;',
-    server  => $server,
+    server  => "listen 127.0.0.1:%%PORT1%% http2; $server",
 );
 
 my $r = post($ngx, '/pub/a', 'hello');
@@ -204,6 +204,31 @@ wait_ok { json(post($ngx, '/pub/watched', 'x'))->{receivers} == $left } 5,
     "those of a killed worker are not counted, $left are left";
 $_->close for @streams;
 
+# HTTP/1.0 and HTTP/2
+
+is(request($ngx, POST => '/pub/v', version => '1.0', body => 'old')->status,
+    202, 'HTTP/1.0');
+is(get($ngx, '/rt/v')->body, 'old', 'arrives');
+is(request($ngx, POST => '/pub/v', version => '1.0')->status, 202,
+    'HTTP/1.0 without a length: no bytes');
+is(get($ngx, '/rt/v')->body, '', 'arrive');
+
+my $h2 = 'http://127.0.0.1:' . $ngx->port(1);
+for my $size (0, 10, 20_000, 65_536) {
+    my $file = dir() . '/body';
+    RT::spew($file, join '', map { chr $_ % 256 } 1 .. $size);
+    my (undef, $got) = curl('--http2-prior-knowledge', '--data-binary',
+        "\@$file", '-w', '%{http_version} %{http_code}', "$h2/pub/v");
+    like($got, qr/^\{.*\}\n2 202$/, "HTTP/2, $size bytes");
+    ok(get($ngx, '/rt/v')->body eq slurp($file), 'arrive');
+}
+
+# curl gives up when it is answered before it has sent all: ask the log
+curl('--http2-prior-knowledge', '--no-show-error', '--data-binary',
+    'x' x 65_537, "$h2/pub/v");
+wait_ok { slurp($ngx->dir . '/logs/access.log')
+    =~ /"POST \/pub\/v HTTP\/2\.0" 413 / } 5, 'HTTP/2, a byte too many';
+
 # nginx's own
 
 is(post($ngx, '/denied', 'x')->status, 403, 'access rules come first');
@@ -327,8 +352,7 @@ $ngx = RT::Nginx->new(
     redis => $fake,
     http  => 'rt_hub app { zone 8m; redis %%REDIS%%; redis_timeout 1s 500ms;'
            . ' redis_reconnect 10ms 100ms; }',
-    server => 'location ~ ^/pub/(?<channel>(?s:.*))$ { rt_publish app $channel; }'
-        . ' location ~ ^/rt/(?<channel>(?s:.*))$ { rt_subscribe app $channel; }',
+    server => $paths,
 );
 is(post($ngx, '/pub/a', 'x')->status, 202, 'as it should be');
 

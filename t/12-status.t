@@ -57,7 +57,9 @@ my $ngx = RT::Nginx->new(
     workers => 3,
     redis   => $redis,
     http    => <<'END',
-    rt_hub app { zone 16m; redis %%REDIS%%; redis_reconnect 10ms 200ms; message_max 10k; }
+    rt_hub app {
+        zone 16m; redis %%REDIS%%; redis_reconnect 10ms 200ms; message_max 10k;
+    }
     rt_hub local { zone 8m; }
 END
     server  => $paths,

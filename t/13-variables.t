@@ -8,7 +8,9 @@ use RT;
 my $ngx = RT::Nginx->new(
     http => <<'END',
     rt_hub app { zone 8m; }
-    log_format rt escape=json '$request_method $uri $status $rt_transport|$rt_channel|$rt_result|$rt_messages|$rt_advice|$rt_close|$rt_version';
+    log_format rt escape=json '$request_method $uri $status '
+        '$rt_transport|$rt_channel|$rt_result|$rt_messages|'
+        '$rt_advice|$rt_close|$rt_version';
     access_log %%DIR%%/logs/rt.log rt;
     rt_heartbeat 200ms;
     rt_drain 100ms;
@@ -39,7 +41,10 @@ END
     }
     location ~ ^/pub/(?<channel>.*)$ { rt_publish app $channel; }
     location = /status { rt_status; }
-    location = /text { return 200 "<$rt_channel$rt_version$rt_transport$rt_result$rt_messages$rt_advice$rt_close>"; }
+    location = /text {
+        set $a "$rt_channel$rt_version$rt_transport$rt_result";
+        return 200 "<$a$rt_messages$rt_advice$rt_close>";
+    }
     location = /denied { deny all; rt_subscribe app a; }
 END
 );
