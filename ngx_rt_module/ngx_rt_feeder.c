@@ -24,7 +24,8 @@
 #define NGX_RT_FEEDER_WAIT        150       /* ms, between looks at the lease */
 #define NGX_RT_FEEDER_JITTER      100
 #define NGX_RT_FEEDER_START       250       /* ms, for the preferred worker to
-                                               start */
+                                               start: after a reload; in a new
+                                               zone NGX_RT_LEASE_DEAD */
 #define NGX_RT_FEEDER_STEP        20        /* ms, behind the preferred one */
 #define NGX_RT_FEEDER_STEPS       8
 #define NGX_RT_FEEDER_PATIENCE    1500      /* ms, of a worker that quits */
@@ -73,6 +74,7 @@ typedef struct {
 
 static void ngx_rt_feeder_timer(ngx_event_t *ev);
 static void ngx_rt_feeder_wait(ngx_rt_feeder_t *f);
+static ngx_uint_t ngx_rt_feeder_first(ngx_rt_feeder_t *f);
 static ngx_uint_t ngx_rt_feeder_vacant(ngx_rt_feeder_t *f);
 static void ngx_rt_feeder_take(ngx_rt_feeder_t *f);
 static void ngx_rt_feeder_renew(ngx_rt_feeder_t *f);
@@ -166,7 +168,9 @@ ngx_rt_feeder_init(ngx_cycle_t *cycle, ngx_rt_hub_t *hub)
 
     ngx_time_update();
 
-    ngx_add_timer(&f->lease, f->behind ? NGX_RT_FEEDER_START
+    ngx_add_timer(&f->lease, f->behind ? (ngx_rt_feeder_first(f)
+                                          ? NGX_RT_LEASE_DEAD
+                                          : NGX_RT_FEEDER_START)
                                          + f->behind * NGX_RT_FEEDER_STEP
                                        : 1);
 
@@ -253,7 +257,7 @@ ngx_rt_feeder_wake(ngx_rt_hub_t *hub)
     }
 
     if (__atomic_load_n(&hub->store->sh->feed.pid, __ATOMIC_ACQUIRE) == 0
-        && !f->quitting)
+        && !f->quitting && !(f->behind && ngx_rt_feeder_first(f)))
     {
         /* a little later, when workers that are to quit know it */
 
@@ -314,6 +318,19 @@ ngx_rt_feeder_wait(ngx_rt_feeder_t *f)
     ngx_rt_feeder_set_timer(&f->lease, NGX_RT_FEEDER_WAIT
                             + (ngx_msec_t) ngx_random()
                               % NGX_RT_FEEDER_JITTER);
+}
+
+
+/*
+ * 1: nobody has ever fed this zone.  The preferred worker may still have to
+ * be scheduled for the first time, and is waited for as one that is silent.
+ */
+
+static ngx_uint_t
+ngx_rt_feeder_first(ngx_rt_feeder_t *f)
+{
+    return __atomic_load_n(&f->hub->store->sh->feed.term, __ATOMIC_RELAXED)
+           == 0;
 }
 
 
