@@ -64,7 +64,8 @@ ngx_rt_pubsub_push(ngx_rt_feed_t *feed, redisReply *reply)
 
     if (channel->type == REDIS_REPLY_NIL
         || channel->len < prefix->len
-        || ngx_memcmp(channel->str, prefix->data, prefix->len) != 0)
+        || (prefix->len
+            && ngx_memcmp(channel->str, prefix->data, prefix->len) != 0))
     {
         ngx_rt_pubsub_drop(feed, NULL, "no name of a channel");
         return NGX_OK;

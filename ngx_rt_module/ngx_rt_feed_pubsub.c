@@ -375,8 +375,7 @@ ngx_rt_pubsub_sub(ngx_rt_feed_t *feed, const ngx_str_t *name)
     sub->feed = feed;
     sub->pattern = NULL;
 
-    p = ngx_cpymem(sub->text, prefix->data, prefix->len);
-    ngx_memcpy(p, name->data, name->len);
+    p = ngx_rt_redis_name(sub->text, prefix, name);
 
     sub->name.data = p;
     sub->name.len = name->len;

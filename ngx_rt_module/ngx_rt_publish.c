@@ -236,9 +236,8 @@ static ngx_int_t
 ngx_rt_publish_command(ngx_rt_publisher_t *pb, ngx_rt_publish_op_t *po,
     const ngx_str_t *channel, const ngx_str_t *event, const ngx_str_t *data)
 {
-    u_char     *p;
-    ssize_t     len;
-    ngx_str_t   args[3], payload, *prefix;
+    ssize_t    len;
+    ngx_str_t  args[3], payload, *prefix;
 
     ngx_str_null(&payload);
 
@@ -269,8 +268,7 @@ ngx_rt_publish_command(ngx_rt_publisher_t *pb, ngx_rt_publish_op_t *po,
         goto done;
     }
 
-    p = ngx_cpymem(args[1].data, prefix->data, prefix->len);
-    ngx_memcpy(p, channel->data, channel->len);
+    (void) ngx_rt_redis_name(args[1].data, prefix, channel);
 
     args[2] = payload.data ? payload : *data;
 

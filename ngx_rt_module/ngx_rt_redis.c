@@ -525,6 +525,21 @@ ngx_rt_redis_disconnect(ngx_rt_redis_t *rd)
 }
 
 
+u_char *
+ngx_rt_redis_name(u_char *p, const ngx_str_t *prefix, const ngx_str_t *channel)
+{
+    /* no prefix: its data is NULL */
+
+    if (prefix->len) {
+        p = ngx_cpymem(p, prefix->data, prefix->len);
+    }
+
+    ngx_memcpy(p, channel->data, channel->len);
+
+    return p;
+}
+
+
 ngx_str_t *
 ngx_rt_redis_server(ngx_rt_redis_t *rd)
 {

@@ -422,9 +422,8 @@ ngx_rt_redis_grow(ngx_rt_redis_t *rd, size_t len)
             return NGX_ERROR;
         }
 
-        ngx_memcpy(out, rd->out ? rd->out + rd->out_first : out, waiting);
-
         if (rd->out) {
+            ngx_memcpy(out, rd->out + rd->out_first, waiting);
             ngx_free(rd->out);
         }
 

@@ -304,6 +304,11 @@ size_t ngx_rt_redis_room(ngx_rt_redis_t *rd);
 void ngx_rt_redis_error(ngx_rt_redis_t *rd, const char *text,
     struct redisReply *reply);
 
+/* writes the name that a channel has in Redis; returns where, in it, the
+ * channel's own begins */
+u_char *ngx_rt_redis_name(u_char *p, const ngx_str_t *prefix,
+    const ngx_str_t *channel);
+
 /* the text of the url of now */
 ngx_str_t *ngx_rt_redis_server(ngx_rt_redis_t *rd);
 
