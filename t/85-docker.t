@@ -57,7 +57,7 @@ sub base_image {
     return 1 if (buildah(60, 'inspect', '--type', 'image', $base))[0];
     my $tree = "$store/tree";
     if (!-e "$tree.done") {
-        my ($done, $text) = run(600, qw(debootstrap --variant=minbase
+        my ($done, $text) = run(300, qw(debootstrap --variant=minbase
             bookworm), $tree, $mirror);
         return diag(tail($text)) && 0 if !$done;
         # as Debian's slim images have it
@@ -86,7 +86,7 @@ if (!ok(base_image(), "the base image $base")) {
     exit;
 }
 
-my ($built, $text) = buildah(900, 'bud', qw(--network host --pull-never
+my ($built, $text) = buildah(600, 'bud', qw(--network host --pull-never
     --format docker), '-t', $image, '-f',
     root() . '/docker/Dockerfile', root());
 if (!ok($built, 'docker/Dockerfile builds')) {
