@@ -108,12 +108,12 @@ static u_char *
 ngx_rt_glob_set(u_char *p, u_char *last, u_char ch, ngx_uint_t *match)
 {
     char        from, to, c;
-    ngx_uint_t  not;
+    ngx_uint_t  negated;
 
-    not = 0;
+    negated = 0;
 
     if (p < last && *p == '^') {
-        not = 1;
+        negated = 1;
         p++;
     }
 
@@ -142,7 +142,7 @@ ngx_rt_glob_set(u_char *p, u_char *last, u_char ch, ngx_uint_t *match)
         p++;
     }
 
-    *match ^= not;
+    *match ^= negated;
 
     return (p < last) ? p + 1 : p;
 }
