@@ -48,7 +48,12 @@ ngx_http_rt_subscribe_handler(ngx_http_request_t *r)
         return rc;
     }
 
-    ctx->transport = ngx_http_rt_negotiate(r, rlcf->transports);
+    /* a subrequest is part of another answer: it ends, so it is a poll, and
+     * the headers it sees are not about it */
+
+    ctx->transport = (r == r->main)
+                     ? ngx_http_rt_negotiate(r, rlcf->transports)
+                     : NGX_HTTP_RT_POLL;
 
     switch (ctx->transport) {
 
@@ -471,7 +476,7 @@ ngx_http_rt_match(ngx_http_request_t *r, ngx_http_rt_version_t *v)
     value = ngx_http_rt_header_in(r, "if-none-match",
                                   sizeof("if-none-match") - 1);
 
-    if (value == NULL || !v->fresh) {
+    if (value == NULL || !v->fresh || r != r->main) {
         return 0;
     }
 

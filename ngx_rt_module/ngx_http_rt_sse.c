@@ -466,15 +466,21 @@ ngx_http_rt_sse_send(ngx_http_rt_stream_t *s)
 
     out = NULL;
 
-    /* the filters may keep links, so they get a chain of their own */
+    /* the filters get links of their own: those of busy must stay as they
+     * are until all is written */
 
     if (s->out) {
 
         for (ll = &s->busy; *ll; ll = &(*ll)->next) { /* void */ }
 
-        *ll = s->out;
+        cl = s->out;
+        *ll = cl;
 
-        for (ll = &out, cl = s->out; cl; cl = cl->next) {
+        s->out = NULL;
+        s->last_out = &s->out;
+        s->sent_seq = s->out_seq;
+
+        for (ll = &out; cl; cl = cl->next) {
             *ll = ngx_alloc_chain_link(r->pool);
             if (*ll == NULL) {
                 return NGX_ERROR;
@@ -484,10 +490,6 @@ ngx_http_rt_sse_send(ngx_http_rt_stream_t *s)
             ll = &(*ll)->next;
             *ll = NULL;
         }
-
-        s->out = NULL;
-        s->last_out = &s->out;
-        s->sent_seq = s->out_seq;
     }
 
     rc = ngx_http_output_filter(r, out);
@@ -508,7 +510,10 @@ ngx_http_rt_sse_send(ngx_http_rt_stream_t *s)
 
     if (s->busy == NULL) {
 
-        if (wev->timer_set) {
+        /* of a delayed event the timer is limit_rate's: it is what ends the
+         * delay */
+
+        if (wev->timer_set && !wev->delayed) {
             ngx_del_timer(wev);
         }
 
