@@ -237,8 +237,8 @@ sub expect ($self, @data) {
 sub none ($self, $seconds = 0.3) {
     $self->_until($seconds, sub { @{$self->{events}} });
     local $Test::Builder::Level = $Test::Builder::Level + 1;
-    RT::is(scalar @{$self->{events}}, 0, "nothing comes on $self->{path}")
-        or RT::diag("got: $_->{event}: $_->{data}") for @{$self->{events}};
+    RT::is(scalar @{$self->{events}}, 0, "nothing comes on $self->{path}");
+    RT::diag("got: $_->{event}: $_->{data}") for @{$self->{events}};
     return !@{$self->{events}};
 }
 
