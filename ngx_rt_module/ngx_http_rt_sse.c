@@ -321,6 +321,23 @@ ngx_http_rt_sse_slow(ngx_http_rt_stream_t *s)
         return 0;
     }
 
+    /* a burst of one turn may just not have been written yet: slow is who
+     * does not take it */
+
+    if (s->busy == NULL) {
+
+        if (ngx_http_rt_sse_send(s) != NGX_OK) {
+            ngx_http_rt_sse_close(s, "error", 1);
+            return 1;
+        }
+
+        if (s->queued < s->conf->buffer) {
+            return 0;
+        }
+    }
+
+    /* something is busy: its write event goes on with what we put behind */
+
     if (s->conf->slow == NGX_HTTP_RT_SLOW_LATEST) {
         ngx_http_rt_sse_discard(s, &s->out);
         s->last_out = &s->out;

@@ -25,6 +25,7 @@ static void ngx_rt_hub_take_slot(ngx_rt_hub_t *hub);
 static void ngx_rt_hub_timer(ngx_event_t *ev);
 static void ngx_rt_hub_posted(ngx_event_t *ev);
 static void ngx_rt_hub_stamp(ngx_rt_hub_t *hub);
+static void ngx_rt_hub_retry(ngx_rt_hub_t *hub);
 static void ngx_rt_hub_overrun(ngx_rt_hub_t *hub);
 static void ngx_rt_hub_record(ngx_rt_hub_t *hub, uint64_t off,
     ngx_rt_record_sh_t *rec);
@@ -188,6 +189,7 @@ ngx_rt_hub_timer(ngx_event_t *ev)
         ngx_rt_viewers_reap(hub->store);
         ngx_rt_hub_stamp(hub);
         ngx_rt_hub_find_lost(hub);
+        ngx_rt_hub_retry(hub);
         ngx_rt_hub_flush(hub);
     }
 
@@ -228,6 +230,28 @@ ngx_rt_hub_stamp(ngx_rt_hub_t *hub)
         (void) ngx_rt_table_look(hub->store, &channel->key, ngx_time(), &view);
 
         ngx_rt_hub_count(hub, channel);
+    }
+}
+
+
+/* who could be given nothing, for memory or because it was overwritten as
+ * fast as it was read, has no event of its own to go on from */
+
+static void
+ngx_rt_hub_retry(ngx_rt_hub_t *hub)
+{
+    ngx_queue_t          *q;
+    ngx_rt_subscriber_t  *sub;
+
+    for (q = ngx_queue_head(&hub->subscribers);
+         q != ngx_queue_sentinel(&hub->subscribers);
+         q = ngx_queue_next(q))
+    {
+        sub = ngx_queue_data(q, ngx_rt_subscriber_t, queue);
+
+        if (sub->behind && !sub->full) {
+            ngx_rt_hub_resume(sub);
+        }
     }
 }
 
