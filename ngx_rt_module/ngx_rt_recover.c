@@ -81,6 +81,8 @@ ngx_rt_recover(ngx_rt_store_t *st)
 
     ngx_rt_recover_rebuild(st);
 
+    ngx_rt_set(sh->forgotten, sh->seq + 1);
+
     ngx_rt_add(sh->repaired, 1);
 }
 

@@ -667,6 +667,8 @@ ngx_rt_retain_remove(ngx_rt_store_t *st, uint32_t i)
     sh = st->sh;
     e = &st->entries[i];
 
+    ngx_rt_set(sh->forgotten, sh->seq + 1);
+
     ngx_rt_retain_uncount(st, e);
 
     if (ngx_rt_log_check(st, e->name, sh->head)) {

@@ -270,6 +270,11 @@ typedef struct {
     uint32_t                      viewers;      /* epoch of entries' counts */
 
     ngx_rt_feed_sh_t              feed;
+
+    /* seq of when a channel last left the table, or a repair may have lost
+     * one: a channel that is made later has lost no message after it.  Stored
+     * before the channel goes, by the holder of the mutex */
+    uint64_t                      forgotten;
 } ngx_rt_zone_sh_t;
 
 _Static_assert(offsetof(ngx_rt_zone_sh_t, seq) == 64, "ngx_rt_zone_sh_t");

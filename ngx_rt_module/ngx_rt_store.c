@@ -17,7 +17,7 @@
 
 
 #define NGX_RT_MAGIC              0x6e67785f7274ULL     /* "ngx_rt" */
-#define NGX_RT_LAYOUT             2
+#define NGX_RT_LAYOUT             3
 
 #define NGX_RT_LOG_LEAST          (16 * 1024)
 #define NGX_RT_ENTRIES_LEAST      16
@@ -408,9 +408,12 @@ ngx_rt_store_fill(ngx_rt_store_t *st, uint32_t i, const ngx_rt_key_t *key,
     ngx_rt_set(e->viewers, 0);
     e->words = 0;
 
+    /* all messages of an embedded hub pass through this zone: what a new
+     * channel may have lost, it lost when it was last forgotten */
+
     if (st->embedded) {
         ngx_rt_set(e->session, st->sh->feed.session);
-        ngx_rt_set(e->confirm_seq, seq);
+        ngx_rt_set(e->floor, st->sh->forgotten);
     }
 
     NGX_RT_FAULT("fill: flags");

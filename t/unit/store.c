@@ -228,13 +228,36 @@ test_history(ngx_rt_store_t *st)
 }
 
 
+/* what a channel may have lost: nothing if none was ever forgotten, else all
+ * up to when the last one was */
+
+static uint64_t
+floor_of(ngx_rt_store_t *st, const char *name)
+{
+    ngx_str_t      ch;
+    ngx_uint_t     queued;
+    ngx_rt_view_t  view;
+
+    ch.data = (u_char *) name;
+    ch.len = strlen(name);
+    queued = 0;
+    view.floor = 0;
+
+    is_int(ngx_rt_store_touch(st, &ch, 1, &view, &queued), NGX_OK, "touched");
+
+    return view.floor;
+}
+
+
 static void
 test_many(ngx_rt_store_t *st)
 {
-    uint64_t    seq;
+    uint64_t    seq, old;
     ngx_uint_t  i, bad;
 
     bad = 0;
+
+    (void) publish(st, 999, 1, &old);
 
     for (i = 0; i < 20000; i++) {
         bad += publish(st, 1000 + i, i, &seq) != NGX_OK;
@@ -243,6 +266,9 @@ test_many(ngx_rt_store_t *st)
     is_int(bad, 0, "20000 channels in a small zone: none fails");
     ok(st->sh->evicted > 0, "evictions are counted");
     is_int(latest(st, 1000 + 19999), 19999, "the newest is there");
+    is_int(latest(st, 999), -1, "an old one was forgotten");
+    ok(floor_of(st, "ch:999") > old,
+       "made anew, it tells that its messages are lost");
     check(st, "after 20000 channels");
 }
 
@@ -290,6 +316,8 @@ test_crashes(ngx_rt_store_t *st)
     is_int(bad, 0, "the next writer always goes on");
     is_int(quiet, 0, "a channel nobody was writing lost nothing");
     ok(st->sh->repaired > 100, "repairs are counted");
+    ok(floor_of(st, "later") > 0,
+       "after a repair nobody claims that nothing was lost");
 }
 
 
@@ -308,6 +336,8 @@ main(void)
     is_int(sizeof(ngx_rt_record_sh_t), 64, "a record's header");
 
     open_store(&st, mem);
+    is_int(floor_of(&st, "new"), 0,
+           "a new channel of a zone that forgot none has lost nothing");
     test_neighbours(&st);
     test_history(&st);
     test_many(&st);

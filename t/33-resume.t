@@ -1,0 +1,99 @@
+# A cursor is exact, or there is a gap: never a silent loss, never a repeat.
+
+use v5.36;
+use FindBin;
+use lib "$FindBin::Bin/lib";
+use RT;
+
+my $redis = RT::Redis->new;
+my $ngx = RT::Nginx->new(redis => $redis, workers => 2, http => <<'END',
+    rt_hub mem { zone 8m; history 4; message_max 1000; }
+    rt_hub app { zone 8m; history 4; message_max 1000; redis %%REDIS%%;
+                 redis_reconnect 50ms 100ms; }
+END
+    server => <<'END', allow => [qr/\[error\].*Redis|no feed|rt_hub/]);
+    location ~ ^/mem/(?<channel>[\w,]+)$ { rt_subscribe mem $channel; }
+    location ~ ^/app/(?<channel>[\w,]+)$ { rt_subscribe app $channel; }
+    location = /publish { rt_publish mem $arg_channel; }
+END
+
+sub stream ($path, $id = undef) {
+    return RT::SSE->new($ngx, $path, headers => [
+        Accept => 'text/event-stream', $id ? ('Last-Event-ID' => $id) : ()]);
+}
+
+sub placed ($sse) {
+    wait_for { $sse->wait(0, 0.1); defined $sse->last_id } 5, 'a place';
+    return $sse->last_id;
+}
+
+sub publish ($channel, @data) {
+    return map { post($ngx, "/publish?channel=$channel", $_)->body
+                     =~ /"id":"([^"]+)"/ ? $1 : undef } @data;
+}
+
+sub told (@events) {
+    return join ' ', map {
+        $_->{event} eq 'rt.gap'
+            ? 'gap:' . ($_->{data} =~ /"reason":"([^"]*)"/ ? $1 : '?')
+            : $_->{data} } @events;
+}
+
+# the place a stream begins with is a cursor like any other
+
+my $cold = stream('/mem/cold');
+my $place = placed($cold);
+$cold->close;
+publish(cold => 'a', 'b');
+is(told(stream('/mem/cold', $place)->wait(2)), 'a b',
+    'from the first id of a stream on a new channel');
+
+# history 4
+
+my @id = publish(h => 0 .. 9);
+is(told(stream('/mem/h', $id[5])->wait(4)), '6 7 8 9',
+    'the oldest cursor that is whole');
+my $late = stream('/mem/h', $id[4]);
+my @got = $late->wait(5);
+is(told(@got), 'gap:expired 6 7 8 9', 'one older: a gap, then what is left');
+like($got[0]{data}, qr/"channel":"h"/, 'naming the channel');
+is(told(stream('/mem/h', $got[0]{id})->wait(4)), '6 7 8 9',
+    "the gap's id goes on without another");
+
+my $end = stream('/mem/h', $id[9]);
+publish(h => 'x');
+is(told($end->wait(1)), 'x', 'from the newest: only what comes then');
+
+# several channels: one place for all
+
+my ($p) = publish(p => 'p0');
+publish(q => 'q0');
+publish(p => 'p1');
+is(told(stream('/mem/p,q', $p)->wait(2)), 'q0 p1', 'in the order of all');
+
+# a message that is too large, and the feed
+
+my $live = stream('/app/f');
+placed($live);
+wait_for { $redis->cmd(PUBSUB => 'NUMSUB', 'f')->[1] == 1 } 5, 'heard';
+$redis->publish(f => 'one');
+is(told($live->wait(1)), 'one', 'live');
+$redis->publish(f => 'x' x 1001);
+is(told($live->wait(1)), 'gap:message too large', 'too large is told');
+$redis->publish(f => 'two');
+is(told($live->wait(1)), 'two', 'and the stream goes on');
+my $before = $live->last_id;
+my $etag = get($ngx, '/app/f')->header('etag');
+is(get($ngx, '/app/f', headers => ['If-None-Match' => $etag])->status, 304,
+    'current');
+
+$redis->cmd(CLIENT => 'KILL', 'TYPE', 'pubsub');
+is(told($live->wait(1, 10)), 'gap:feed', 'a lost feed is told');
+is(get($ngx, '/app/f', headers => ['If-None-Match' => $etag])->status, 200,
+    'no 304 for what may have changed meanwhile');
+is(told(stream('/app/f', $before)->wait(1)), 'gap:feed',
+    'a cursor of before the loss gets the gap too');
+$redis->publish(f => 'three');
+is(told($live->wait(1)), 'three', 'and is live');
+
+done_testing;
