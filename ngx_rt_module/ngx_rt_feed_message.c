@@ -79,6 +79,22 @@ ngx_rt_pubsub_push(ngx_rt_feed_t *feed, redisReply *reply)
         return NGX_OK;
     }
 
+    if (name.len >= sizeof(NGX_RT_MARKER) - 1
+        && ngx_memcmp(name.data, NGX_RT_MARKER, sizeof(NGX_RT_MARKER) - 1)
+           == 0)
+    {
+        /* by name: ours; by a pattern: also that of other nodes */
+
+        return (i == 0 && name.len == feed->marker.len
+                && ngx_memcmp(name.data, feed->marker.data, name.len) == 0)
+               ? ngx_rt_handover_marked(feed) : NGX_OK;
+    }
+
+    if (feed->heir) {
+        /* before the marker: the feeder stores it */
+        return NGX_OK;
+    }
+
     if (i) {
         covered = ngx_rt_pubsub_covered(feed, &name);
 

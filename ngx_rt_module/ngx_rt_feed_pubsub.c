@@ -48,6 +48,9 @@ static void ngx_rt_pubsub_escape(ngx_str_t *dst, const ngx_str_t *src);
 static ngx_int_t ngx_rt_pubsub_patterns(ngx_rt_feed_t *feed);
 static ngx_int_t ngx_rt_pubsub_psubscribed(ngx_rt_redis_t *rd,
     ngx_rt_redis_op_t *op, redisReply *reply);
+static ngx_int_t ngx_rt_pubsub_listening(ngx_rt_redis_t *rd,
+    ngx_rt_redis_op_t *op, redisReply *reply);
+static ngx_int_t ngx_rt_pubsub_walk(ngx_rt_feed_t *feed);
 static ngx_rt_feed_sub_t *ngx_rt_pubsub_sub(ngx_rt_feed_t *feed,
     const ngx_str_t *name);
 static ngx_int_t ngx_rt_pubsub_send(ngx_rt_feed_sub_t *sub,
@@ -167,12 +170,108 @@ ngx_rt_pubsub_begin(ngx_rt_feed_t *feed, uint64_t term)
     feed->inflight = 0;
     feed->age = 0;
     feed->warm = 0;
+    feed->iter = 0;
 
-    if (ngx_rt_store_want_all(feed->hub->store, term) == NGX_ABORT) {
+    if (feed->heir) {
+        if (ngx_rt_pubsub_listen(feed) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+    } else if (ngx_rt_store_want_all(feed->hub->store, term, 0) == NGX_ABORT) {
         return NGX_ABORT;
     }
 
     return ngx_rt_pubsub_patterns(feed);
+}
+
+
+/* as the feeder goes on with what it has subscribed as the heir */
+
+ngx_int_t
+ngx_rt_pubsub_inherit(ngx_rt_feed_t *feed, uint64_t term)
+{
+    feed->term = term;
+    feed->iter = 0;
+    feed->heir = 0;
+    feed->frozen = 0;
+
+    /* what the old feeder had asked for without an answer */
+
+    if (ngx_rt_store_want_all(feed->hub->store, term, 1) == NGX_ABORT) {
+        return NGX_ABORT;
+    }
+
+    if (ngx_rt_pubsub_unsubscribe(feed, &feed->marker) == NGX_ERROR) {
+        return NGX_ERROR;
+    }
+
+    return ngx_rt_pubsub_fill(feed);
+}
+
+
+/* subscribes the marker's channel; the answer goes to the hand-over */
+
+ngx_int_t
+ngx_rt_pubsub_listen(ngx_rt_feed_t *feed)
+{
+    ngx_int_t           rc;
+    ngx_str_t           args[2];
+    ngx_rt_feed_sub_t  *sub;
+
+    sub = ngx_rt_pubsub_sub(feed, &feed->marker);
+    if (sub == NULL) {
+        return NGX_ERROR;
+    }
+
+    sub->op.handler = ngx_rt_pubsub_listening;
+
+    ngx_str_set(&args[0], "SUBSCRIBE");
+    args[1].data = sub->text;
+    args[1].len = feed->hub->conf->prefix.len + sub->name.len;
+
+    rc = ngx_rt_redis_send(feed->redis, &sub->op, 2, args);
+
+    if (rc != NGX_OK) {
+        ngx_free(sub);
+        ngx_rt_redis_error(feed->redis, "no room for a command", NULL);
+        return NGX_ERROR;
+    }
+
+    feed->inflight++;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_rt_pubsub_listening(ngx_rt_redis_t *rd, ngx_rt_redis_op_t *op,
+    redisReply *reply)
+{
+    ngx_uint_t          denied;
+    ngx_rt_feed_t      *feed;
+    ngx_rt_feed_sub_t  *sub;
+
+    sub = (ngx_rt_feed_sub_t *) op;
+    feed = sub->feed;
+
+    ngx_free(sub);
+
+    if (reply == NULL) {
+        return NGX_OK;
+    }
+
+    feed->inflight--;
+
+    denied = !ngx_rt_pubsub_is(reply, "subscribe");
+
+    if (denied && reply->type != REDIS_REPLY_ERROR) {
+        ngx_rt_redis_error(rd, "unexpected reply to SUBSCRIBE", reply);
+        return NGX_ERROR;
+    }
+
+    ngx_rt_handover_listening(feed, denied);
+
+    return feed->heir ? ngx_rt_pubsub_fill(feed) : NGX_OK;
 }
 
 
@@ -296,9 +395,18 @@ ngx_rt_pubsub_fill(ngx_rt_feed_t *feed)
         return NGX_OK;
     }
 
-    name.data = buf;
-
     feed->more = 0;
+
+    if (feed->heir) {
+        return ngx_rt_pubsub_walk(feed);
+    }
+
+    if (feed->frozen) {
+        /* that is the heir's */
+        return NGX_OK;
+    }
+
+    name.data = buf;
 
     for (n = 0; n < NGX_RT_FEED_PORTION; n++) {
 
@@ -329,6 +437,49 @@ ngx_rt_pubsub_fill(ngx_rt_feed_t *feed)
 
         if (rc == NGX_ABORT || rc == NGX_ERROR) {
             return rc;
+        }
+    }
+
+    feed->more = 1;
+
+    return NGX_OK;
+}
+
+
+/* the heir subscribes what is in the table; new channels wait in the queue */
+
+static ngx_int_t
+ngx_rt_pubsub_walk(ngx_rt_feed_t *feed)
+{
+    u_char      buf[NGX_RT_CHANNEL_MAX];
+    ngx_str_t   name;
+    ngx_uint_t  n;
+
+    name.data = buf;
+
+    for (n = 0; n < NGX_RT_FEED_PORTION; n++) {
+
+        if (feed->inflight >= NGX_RT_FEED_WINDOW
+            || ngx_rt_redis_room(feed->redis)
+               < feed->hub->conf->prefix.len + NGX_RT_FEED_COMMAND)
+        {
+            return NGX_OK;
+        }
+
+        if (ngx_rt_store_walk(feed->hub->store, &feed->iter, buf, &name.len)
+            == NGX_DONE)
+        {
+            if (feed->inflight == 0) {
+                ngx_rt_handover_walked(feed);
+            }
+
+            return NGX_OK;
+        }
+
+        if (ngx_rt_pubsub_covered(feed, &name) == NULL
+            && ngx_rt_pubsub_subscribe(feed, &name) != NGX_OK)
+        {
+            return NGX_ERROR;
         }
     }
 
@@ -465,7 +616,7 @@ ngx_rt_pubsub_subscribed(ngx_rt_redis_t *rd, ngx_rt_redis_op_t *op,
 
     if (ngx_rt_pubsub_is(reply, "subscribe")) {
 
-        rc = ngx_rt_pubsub_confirm(feed, &sub->name);
+        rc = feed->heir ? NGX_OK : ngx_rt_pubsub_confirm(feed, &sub->name);
 
         if (rc == NGX_DECLINED) {
             /* it left the table meanwhile */
@@ -652,7 +803,7 @@ ngx_rt_pubsub_tick(ngx_rt_feed_t *feed)
 {
     ngx_int_t  rc;
 
-    if (feed->unanswered) {
+    if (feed->unanswered || feed->heir || feed->frozen) {
         return NGX_OK;
     }
 

@@ -41,37 +41,6 @@
 #define NGX_RT_FEEDER_REFUSED     3         /* reached, but Redis says no */
 
 
-/*
- * The data of timers: nginx' debug log reads ->fd of it as of an
- * ngx_connection_t, hence the order of the first four fields.
- */
-
-typedef struct {
-    ngx_rt_hub_t                 *hub;
-    ngx_rt_publisher_t           *publisher;
-    ngx_cycle_t                  *cycle;
-    ngx_socket_t                  fd;       /* always -1 */
-
-    uint64_t                      term;     /* 0: not the feeder */
-    ngx_uint_t                    behind;   /* the worker preferred */
-    ngx_event_t                   lease;    /* timer: look, or renew */
-    ngx_event_t                   retry;    /* timer: connect again */
-    ngx_event_t                   more;     /* posted: go on filling */
-
-    ngx_rt_redis_t                redis;
-    ngx_rt_feed_t                 feed;
-
-    ngx_uint_t                    attempt;
-    ngx_uint_t                    told;
-    ngx_msec_t                    live;     /* since when */
-    ngx_msec_t                    ticked;
-    ngx_msec_t                    vacant;   /* a quitting worker has seen the
-                                               lease free since then */
-    unsigned                      quitting:1;
-    unsigned                      aborted:1;    /* the term is over */
-} ngx_rt_feeder_t;
-
-
 static void ngx_rt_feeder_timer(ngx_event_t *ev);
 static void ngx_rt_feeder_wait(ngx_rt_feeder_t *f);
 static ngx_uint_t ngx_rt_feeder_first(ngx_rt_feeder_t *f);
@@ -91,9 +60,6 @@ static void ngx_rt_feeder_closed(ngx_rt_redis_t *rd);
 static void ngx_rt_feeder_schedule(ngx_rt_feeder_t *f);
 static void ngx_rt_feeder_tell_live(ngx_rt_feeder_t *f);
 static void ngx_rt_feeder_tell_lost(ngx_rt_feeder_t *f);
-static void ngx_rt_feeder_step_down(ngx_rt_feeder_t *f);
-static void ngx_rt_feeder_release(ngx_rt_feeder_t *f);
-static void ngx_rt_feeder_set_timer(ngx_event_t *ev, ngx_msec_t delay);
 
 
 static const ngx_rt_redis_ops_t  ngx_rt_feeder_ops = {
@@ -131,6 +97,9 @@ ngx_rt_feeder_init(ngx_cycle_t *cycle, ngx_rt_hub_t *hub)
 
     f->feed.hub = hub;
     f->feed.redis = &f->redis;
+    f->feed.feeder = f;
+
+    ngx_rt_handover_init(f);
 
     if (ngx_rt_pubsub_init(&f->feed, cycle->pool) != NGX_OK) {
         return NGX_ERROR;
@@ -194,6 +163,10 @@ ngx_rt_feeder_exit(ngx_rt_hub_t *hub)
 
     ngx_rt_feeder_release(f);
 
+    if (f->heir) {
+        ngx_rt_feeder_step_down(f);
+    }
+
     if (f->lease.timer_set) {
         ngx_del_timer(&f->lease);
     }
@@ -217,9 +190,20 @@ ngx_rt_feeder_quit(ngx_rt_hub_t *hub)
         return;
     }
 
+    if (f->heir) {
+        ngx_rt_handover_check(f);
+    }
+
     f->quitting = 1;
 
-    ngx_rt_feeder_release(f);
+    if (f->heir) {
+        ngx_rt_feeder_step_down(f);
+        ngx_rt_feeder_wake_others(f);
+
+    } else if (ngx_rt_handover_begin(f) != NGX_OK) {
+        ngx_rt_feeder_release(f);
+    }
+
     ngx_rt_publisher_quit(f->publisher);
 }
 
@@ -247,6 +231,11 @@ ngx_rt_feeder_wake(ngx_rt_hub_t *hub)
         return;
     }
 
+    if (f->heir) {
+        ngx_rt_handover_check(f);
+        return;
+    }
+
     if (f->term) {
 
         if (f->redis.state == NGX_RT_REDIS_READY) {
@@ -256,7 +245,9 @@ ngx_rt_feeder_wake(ngx_rt_hub_t *hub)
         return;
     }
 
-    if (__atomic_load_n(&hub->store->sh->feed.pid, __ATOMIC_ACQUIRE) == 0
+    if ((__atomic_load_n(&hub->store->sh->feed.pid, __ATOMIC_ACQUIRE) == 0
+         || __atomic_load_n(&hub->store->sh->handover.phase, __ATOMIC_ACQUIRE)
+            == NGX_RT_HANDOVER_OFFERED)
         && !f->quitting && !(f->behind && ngx_rt_feeder_first(f)))
     {
         /* a little later, when workers that are to quit know it */
@@ -279,10 +270,13 @@ ngx_rt_feeder_timer(ngx_event_t *ev)
 
     f = ev->data;
 
-    if (f->term) {
+    if (f->heir) {
+        ngx_rt_handover_check(f);
+
+    } else if (f->term) {
         ngx_rt_feeder_renew(f);
 
-    } else {
+    } else if (f->quitting || !ngx_rt_handover_try(f)) {
         ngx_rt_feeder_wait(f);
     }
 }
@@ -452,6 +446,10 @@ ngx_rt_feeder_ready(ngx_rt_redis_t *rd)
 
     f = rd->data;
 
+    if (f->heir) {
+        return ngx_rt_pubsub_begin(&f->feed, 0);
+    }
+
     rc = ngx_rt_feed_set(f->hub->store, f->term, NGX_RT_FEED_LIVE,
                          ngx_rt_redis_server(rd), ngx_current_msec);
 
@@ -562,8 +560,14 @@ ngx_rt_feeder_closed(ngx_rt_redis_t *rd)
 
     ngx_rt_pubsub_end(&f->feed);
 
-    if (f->aborted) {
+    if (f->aborted || f->heir) {
         ngx_rt_feeder_step_down(f);
+        return;
+    }
+
+    if (f->hold.timer_set) {
+        /* there is nothing to hand over any more */
+        ngx_rt_feeder_release(f);
         return;
     }
 
@@ -660,13 +664,14 @@ ngx_rt_feeder_tell_lost(ngx_rt_feeder_t *f)
 
 /* back to waiting; the zone is another one's now */
 
-static void
+void
 ngx_rt_feeder_step_down(ngx_rt_feeder_t *f)
 {
     ngx_log_debug2(NGX_LOG_DEBUG_CORE, f->hub->log, 0,
                    "rt_hub \"%V\": the lease is not ours, term %uL",
                    &f->hub->conf->name, f->term);
 
+    ngx_rt_handover_end(f, NGX_RT_HANDOVER_OFFERED);
     ngx_rt_redis_close(&f->redis);
     ngx_rt_pubsub_end(&f->feed);
 
@@ -687,10 +692,40 @@ ngx_rt_feeder_step_down(ngx_rt_feeder_t *f)
 }
 
 
-static void
+/* the term was handed over: nothing is lost, the session goes on */
+
+void
+ngx_rt_feeder_inherit(ngx_rt_feeder_t *f, uint64_t term)
+{
+    ngx_int_t  rc;
+
+    f->term = term;
+    f->aborted = 0;
+    f->attempt = 0;
+    f->told = NGX_RT_FEEDER_LIVE;
+    f->live = ngx_max(ngx_current_msec, 1);
+    f->ticked = ngx_current_msec;
+
+    ngx_log_error(NGX_LOG_NOTICE, f->hub->log, 0,
+                  "rt_hub \"%V\": fed by this worker without a gap, by "
+                  "Redis %V", &f->hub->conf->name,
+                  ngx_rt_redis_server(&f->redis));
+
+    ngx_rt_feeder_set_timer(&f->lease, NGX_RT_LEASE_RENEW);
+
+    rc = ngx_rt_pubsub_inherit(&f->feed, term);
+
+    if (rc == NGX_OK) {
+        ngx_rt_redis_resume(&f->redis);
+    }
+
+    ngx_rt_feeder_done(f, rc);
+}
+
+
+void
 ngx_rt_feeder_release(ngx_rt_feeder_t *f)
 {
-    ngx_uint_t       i;
     ngx_rt_store_t  *st;
 
     if (f->term == 0) {
@@ -707,6 +742,17 @@ ngx_rt_feeder_release(ngx_rt_feeder_t *f)
     ngx_rt_lease_release(st, f->term);
 
     ngx_rt_feeder_step_down(f);
+    ngx_rt_feeder_wake_others(f);
+}
+
+
+void
+ngx_rt_feeder_wake_others(ngx_rt_feeder_t *f)
+{
+    ngx_uint_t       i;
+    ngx_rt_store_t  *st;
+
+    st = f->hub->store;
 
     for (i = 0; i < st->sh->nslots; i++) {
         if (i != f->hub->nslot
@@ -718,7 +764,7 @@ ngx_rt_feeder_release(ngx_rt_feeder_t *f)
 }
 
 
-static void
+void
 ngx_rt_feeder_set_timer(ngx_event_t *ev, ngx_msec_t delay)
 {
     /* ngx_add_timer() alone keeps a timer that is set to about the same */

@@ -124,6 +124,7 @@ ngx_rt_hub_take_slot(ngx_rt_hub_t *hub)
     __atomic_store_n(&slot->open[NGX_RT_SSE], 0, __ATOMIC_RELAXED);
     __atomic_store_n(&slot->open[NGX_RT_WEBSOCKET], 0, __ATOMIC_RELAXED);
     __atomic_store_n(&slot->pending, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&slot->quitting, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&slot->pid, (uint32_t) ngx_pid, __ATOMIC_RELEASE);
 
     hub->slot = slot;
@@ -831,6 +832,7 @@ ngx_rt_hub_drain(ngx_rt_hub_t *hub)
     ngx_rt_subscriber_t  *sub;
 
     hub->draining = 1;
+    __atomic_store_n(&hub->slot->quitting, 1, __ATOMIC_RELAXED);
 
     for (q = ngx_queue_head(&hub->subscribers);
          q != ngx_queue_sentinel(&hub->subscribers);

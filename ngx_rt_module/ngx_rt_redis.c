@@ -67,6 +67,7 @@ ngx_rt_redis_open(ngx_rt_redis_t *rd)
     rd->addr = 0;
     rd->naddrs = 0;
     rd->refused = 0;
+    rd->paused = 0;
     rd->error.len = 0;
 
     ngx_rt_redis_next(rd);

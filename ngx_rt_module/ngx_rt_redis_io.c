@@ -89,7 +89,13 @@ ngx_rt_redis_read(ngx_rt_redis_t *rd)
 
     c = rd->peer.connection;
 
-    for (i = 0; i < NGX_RT_REDIS_SLICES; i++) {
+    /* what was there when it was paused */
+
+    if (ngx_rt_redis_dispatch(rd) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < NGX_RT_REDIS_SLICES && !rd->paused; i++) {
 
         n = c->recv(c, buf, NGX_RT_REDIS_SLICE);
 
@@ -118,7 +124,17 @@ ngx_rt_redis_read(ngx_rt_redis_t *rd)
         }
     }
 
-    return NGX_AGAIN;
+    return rd->paused ? NGX_OK : NGX_AGAIN;
+}
+
+
+void
+ngx_rt_redis_resume(ngx_rt_redis_t *rd)
+{
+    rd->paused = 0;
+    rd->heard = ngx_current_msec;
+
+    ngx_post_event(rd->peer.connection->read, &ngx_posted_events);
 }
 
 
@@ -128,7 +144,7 @@ ngx_rt_redis_dispatch(ngx_rt_redis_t *rd)
     ngx_int_t    rc;
     redisReply  *reply;
 
-    for ( ;; ) {
+    while (!rd->paused) {
         rc = ngx_rt_resp_next(&rd->resp, &reply);
 
         if (rc == NGX_AGAIN) {
@@ -148,6 +164,8 @@ ngx_rt_redis_dispatch(ngx_rt_redis_t *rd)
             return NGX_ERROR;
         }
     }
+
+    return NGX_OK;
 }
 
 
@@ -477,6 +495,10 @@ ngx_rt_redis_tick(ngx_rt_redis_t *rd)
 
     if (rd->state == NGX_RT_REDIS_GREETING) {
         timeout = ngx_min(timeout, rd->conf->connect_timeout);
+    }
+
+    if (rd->paused) {
+        return NGX_OK;
     }
 
     if (!ngx_queue_empty(&rd->owed) && now - rd->heard >= timeout) {

@@ -73,6 +73,12 @@
 
 #define NGX_RT_FEED_SERVER_LEN    64
 
+/* phases of a hand-over, see ngx_rt_handover.c */
+#define NGX_RT_HANDOVER_NONE      0
+#define NGX_RT_HANDOVER_OFFERED   1
+#define NGX_RT_HANDOVER_CLAIMED   2
+#define NGX_RT_HANDOVER_REFUSED   3
+
 /* why a stream may miss messages, for rt.gap */
 #define NGX_RT_GAP_CURSOR         "unknown cursor"
 #define NGX_RT_GAP_EXPIRED        "expired"
@@ -190,7 +196,9 @@ typedef struct {
     uint64_t                      delivered[2];
     uint64_t                      received[2];
     uint64_t                      slow_closed[2];
-    uint64_t                      spare[16];
+    uint32_t                      quitting; /* 1: asked to quit */
+    uint32_t                      unused;
+    uint64_t                      spare[15];
 } ngx_rt_slot_sh_t;
 
 _Static_assert(sizeof(ngx_rt_slot_sh_t) == 256, "ngx_rt_slot_sh_t");
@@ -220,6 +228,23 @@ typedef struct {
     uint64_t                      lag;      /* us, of the last PING */
     u_char                        server[NGX_RT_FEED_SERVER_LEN];  /* text,0 */
 } ngx_rt_feed_sh_t;
+
+
+/*
+ * A term on its way from a feeder that quits to its heir.  Written under the
+ * mutex by these two; phase is read without it as a hint.  It counts only
+ * while term is that of the feed and the feeder lives, so a crash of either
+ * leaves nothing to put right.
+ */
+
+typedef struct {
+    uint64_t                      term;     /* that is handed over */
+    uint32_t                      phase;    /* NGX_RT_HANDOVER_* */
+    uint32_t                      config;   /* digest of where the feed comes
+                                               from: the heir's is the same */
+    uint32_t                      pid;      /* the heir; 0: none yet */
+    uint32_t                      slot;     /* of the heir */
+} ngx_rt_handover_sh_t;
 
 
 /*
@@ -275,6 +300,8 @@ typedef struct {
      * one: a channel that is made later has lost no message after it.  Stored
      * before the channel goes, by the holder of the mutex */
     uint64_t                      forgotten;
+
+    ngx_rt_handover_sh_t          handover;
 } ngx_rt_zone_sh_t;
 
 _Static_assert(offsetof(ngx_rt_zone_sh_t, seq) == 64, "ngx_rt_zone_sh_t");
@@ -462,8 +489,15 @@ ngx_int_t ngx_rt_store_want(ngx_rt_store_t *st, uint64_t term, u_char *buf,
     size_t *len);
 
 /* puts every channel of the table into the want queue, for a new connection
- * or a new feeder; the number of channels queued, or NGX_ABORT */
-ngx_int_t ngx_rt_store_want_all(ngx_rt_store_t *st, uint64_t term);
+ * or a new feeder; or only those that are not confirmed in this session.
+ * The number of channels queued, or NGX_ABORT */
+ngx_int_t ngx_rt_store_want_all(ngx_rt_store_t *st, uint64_t term,
+    ngx_uint_t unconfirmed);
+
+/* the next channel of the table after *iter (begin with 0), whoever feeds:
+ * its name into buf.  NGX_OK, NGX_DONE: that was all */
+ngx_int_t ngx_rt_store_walk(ngx_rt_store_t *st, uint32_t *iter, u_char *buf,
+    size_t *len);
 
 /*
  * Forgets one channel unused for longer than inactive seconds, looking at up
@@ -569,6 +603,45 @@ ngx_int_t ngx_rt_feed_set(ngx_rt_store_t *st, uint64_t term,
  * ago.  Lock-free.  Ask it before ngx_rt_table_look().
  */
 ngx_uint_t ngx_rt_feed_fresh(ngx_rt_store_t *st, uint64_t now, uint64_t stale);
+
+
+/*
+ * ngx_rt_handover.c: a feeder that quits gives its term to another worker.
+ * The session goes on, so nothing is a gap: the feeder sees to it that all
+ * that came before the cut is stored, the heir that all that comes after is.
+ */
+
+/* term is to be had.  NGX_OK or NGX_ABORT: it is over */
+ngx_int_t ngx_rt_handover_offer(ngx_rt_store_t *st, uint64_t term,
+    uint32_t config);
+
+/* NGX_OK: this worker is the heir of *term.  NGX_DECLINED: nothing is
+ * offered, or another is.  NGX_ABORT: another config; nobody will be, the
+ * feeder is to be woken */
+ngx_int_t ngx_rt_handover_claim(ngx_rt_store_t *st, uint32_t slot,
+    ngx_pid_t pid, uint32_t config, uint64_t *term);
+
+/* the heir is none any more.  phase: OFFERED, another one may try; REFUSED,
+ * nobody can.  Harmless when it was none */
+void ngx_rt_handover_give_up(ngx_rt_store_t *st, uint64_t term,
+    ngx_pid_t pid, ngx_uint_t phase);
+
+/* the feeder has stored all that is before the cut: the heir feeds from here
+ * on, by term + 1.  NGX_OK with the heir's *slot, to wake it; NGX_DECLINED:
+ * there is none (any more), the feeder goes on; NGX_ABORT: term */
+ngx_int_t ngx_rt_handover_cut(ngx_rt_store_t *st, uint64_t term, uint64_t now,
+    uint32_t *slot);
+
+/* to the heir.  NGX_OK: it feeds, by term + 1; NGX_AGAIN: not yet;
+ * NGX_DECLINED: it is the heir no more */
+ngx_int_t ngx_rt_handover_taken(ngx_rt_store_t *st, uint64_t term,
+    ngx_pid_t pid);
+
+/* to the feeder: how it stands.  The claim of a dead heir is cleared */
+ngx_uint_t ngx_rt_handover_phase(ngx_rt_store_t *st, uint64_t term);
+
+/* how many workers that are not to quit there are besides own */
+ngx_uint_t ngx_rt_handover_heirs(ngx_rt_store_t *st, ngx_rt_slot_sh_t *own);
 
 
 /*

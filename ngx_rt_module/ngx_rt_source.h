@@ -10,6 +10,7 @@
  *     ngx_rt_redis.c        one connection: addresses, socket, login, end
  *     ngx_rt_redis_io.c     one connection: bytes out and in, replies in order
  *     ngx_rt_feeder.c       the role: lease, state, back-off, expiry
+ *     ngx_rt_feed_handover.c  the role given on without a gap
  *     ngx_rt_feed_pubsub.c  `source pubsub`: subscriptions
  *     ngx_rt_feed_message.c `source pubsub`: messages
  *     ngx_rt_publish.c      a worker's connection for publishing
@@ -229,6 +230,8 @@ struct ngx_rt_redis_s {
     unsigned                      hold:1;   /* what is owed holds a quitting
                                                worker */
 
+    unsigned                      paused:1; /* the owner's: no replies are
+                                               handled until resume */
     unsigned                      refused:1;
     unsigned                      looking:1;    /* ngx_resolve_name() runs */
 
@@ -282,6 +285,10 @@ void ngx_rt_redis_open(ngx_rt_redis_t *rd);
 /* closes without a call of closed; the handlers of owed ops are called.
  * Harmless when CLOSED; not from within a handler or push */
 void ngx_rt_redis_close(ngx_rt_redis_t *rd);
+
+/* handles replies again after the owner has set rd->paused, also in a handler
+ * or push; soon, not from within.  Only when READY */
+void ngx_rt_redis_resume(ngx_rt_redis_t *rd);
 
 /*
  * Sends a command; its bytes are copied.  NGX_OK; NGX_DECLINED: not READY, or
@@ -357,10 +364,18 @@ typedef struct {
  * connection, but for patterns' names and the buffers.
  */
 
+/* channels that begin like this are ours: where the marker comes by */
+#define NGX_RT_MARKER             "rt.cut."
+#define NGX_RT_MARKER_LEN         64
+
 typedef struct {
     ngx_rt_hub_t                 *hub;
     ngx_rt_redis_t               *redis;
+    void                         *feeder;   /* ngx_rt_feeder_t */
     uint64_t                      term;
+
+    ngx_str_t                     marker;   /* channel, while handed over */
+    u_char                        name[NGX_RT_MARKER_LEN];
 
     ngx_rt_feed_pattern_t        *patterns;
     ngx_uint_t                    npatterns;
@@ -381,6 +396,8 @@ typedef struct {
     unsigned                      warm:1;   /* all of the table confirmed */
     unsigned                      notify:1; /* the hub has something new */
     unsigned                      more:1;   /* see ngx_rt_pubsub_fill() */
+    unsigned                      heir:1;   /* subscribes, stores nothing */
+    unsigned                      frozen:1; /* stores, subscribes no more */
 } ngx_rt_feed_t;
 
 
@@ -393,6 +410,12 @@ void ngx_rt_pubsub_exit(ngx_rt_feed_t *feed);
 
 /* the connection is ready, the session begun: subscribes all */
 ngx_int_t ngx_rt_pubsub_begin(ngx_rt_feed_t *feed, uint64_t term);
+
+/* the heir, who began with term 0, is the feeder now */
+ngx_int_t ngx_rt_pubsub_inherit(ngx_rt_feed_t *feed, uint64_t term);
+
+/* subscribes feed->marker; NGX_OK or NGX_ERROR */
+ngx_int_t ngx_rt_pubsub_listen(ngx_rt_feed_t *feed);
 
 /* the connection is closed; may be called twice */
 void ngx_rt_pubsub_end(ngx_rt_feed_t *feed);
@@ -439,6 +462,78 @@ ngx_rt_publisher_t *ngx_rt_publisher_create(ngx_pool_t *pool,
 /* the worker quits: an idle connection is closed; its end: all is */
 void ngx_rt_publisher_quit(ngx_rt_publisher_t *pb);
 void ngx_rt_publisher_exit(ngx_rt_publisher_t *pb);
+
+/*
+ * The feeder's part in a worker.  The data of timers: nginx' debug log reads
+ * ->fd of it as of an ngx_connection_t, hence the order of the first four
+ * fields.
+ */
+
+typedef struct {
+    ngx_rt_hub_t                 *hub;
+    ngx_rt_publisher_t           *publisher;
+    ngx_cycle_t                  *cycle;
+    ngx_socket_t                  fd;       /* always -1 */
+
+    uint64_t                      term;     /* 0: not the feeder */
+    ngx_uint_t                    behind;   /* the worker preferred */
+    ngx_event_t                   lease;    /* timer: look, or renew */
+    ngx_event_t                   retry;    /* timer: connect again */
+    ngx_event_t                   more;     /* posted: go on filling */
+
+    ngx_rt_redis_t                redis;
+    ngx_rt_feed_t                 feed;
+
+    ngx_uint_t                    attempt;
+    ngx_uint_t                    told;
+    ngx_msec_t                    live;     /* since when */
+    ngx_msec_t                    ticked;
+    ngx_msec_t                    vacant;   /* a quitting worker has seen the
+                                               lease free since then */
+
+    uint32_t                      config;   /* digest, see the hand-over */
+    uint64_t                      heir;     /* the term to take over, or 0 */
+    ngx_event_t                   hold;     /* timer, while it offers: keeps
+                                               the quitting worker */
+    ngx_msec_t                    begun;    /* to offer, or to be the heir */
+    ngx_rt_publish_t              mark;     /* the marker on its way */
+
+    unsigned                      quitting:1;
+    unsigned                      aborted:1;    /* the term is over */
+} ngx_rt_feeder_t;
+
+
+/* ngx_rt_feed_handover.c */
+
+void ngx_rt_handover_init(ngx_rt_feeder_t *f);
+
+/* a feeder quits: NGX_OK, it goes on until it has an heir or there can be
+ * none; NGX_DECLINED: it can't be handed over */
+ngx_int_t ngx_rt_handover_begin(ngx_rt_feeder_t *f);
+
+/* becomes the heir if the term is to be had: 1, it is */
+ngx_uint_t ngx_rt_handover_try(ngx_rt_feeder_t *f);
+
+/* the heir looks whether it feeds by now */
+void ngx_rt_handover_check(ngx_rt_feeder_t *f);
+
+/* neither heir nor offering; phase: what the heir leaves.  Closes nothing */
+void ngx_rt_handover_end(ngx_rt_feeder_t *f, ngx_uint_t phase);
+
+/* from the feed: the marker's channel is subscribed or denied; all of the
+ * table is; the marker has come (NGX_OK, NGX_ABORT: the term is handed over) */
+void ngx_rt_handover_listening(ngx_rt_feed_t *feed, ngx_uint_t denied);
+void ngx_rt_handover_walked(ngx_rt_feed_t *feed);
+ngx_int_t ngx_rt_handover_marked(ngx_rt_feed_t *feed);
+
+
+/* ngx_rt_feeder.c, for the hand-over: gives the lease back; the heir's turn
+ * to feed has come; it has not; a timer set anew; all workers woken */
+void ngx_rt_feeder_release(ngx_rt_feeder_t *f);
+void ngx_rt_feeder_inherit(ngx_rt_feeder_t *f, uint64_t term);
+void ngx_rt_feeder_step_down(ngx_rt_feeder_t *f);
+void ngx_rt_feeder_set_timer(ngx_event_t *ev, ngx_msec_t delay);
+void ngx_rt_feeder_wake_others(ngx_rt_feeder_t *f);
 
 /* ngx_rt_feeder.c: the publisher of the hub */
 ngx_rt_publisher_t *ngx_rt_feeder_publisher(ngx_rt_hub_t *hub);

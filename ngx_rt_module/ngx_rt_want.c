@@ -68,10 +68,12 @@ ngx_rt_store_want(ngx_rt_store_t *st, uint64_t term, u_char *buf, size_t *len)
 
 
 ngx_int_t
-ngx_rt_store_want_all(ngx_rt_store_t *st, uint64_t term)
+ngx_rt_store_want_all(ngx_rt_store_t *st, uint64_t term,
+    ngx_uint_t unconfirmed)
 {
-    uint32_t   i;
-    ngx_int_t  n;
+    uint32_t            i;
+    ngx_int_t           n;
+    ngx_rt_entry_sh_t  *e;
 
     ngx_rt_store_lock(st);
 
@@ -85,16 +87,46 @@ ngx_rt_store_want_all(ngx_rt_store_t *st, uint64_t term)
     n = 0;
 
     for (i = 1; i < st->sh->top; i++) {
+        e = &st->entries[i];
 
-        if (st->entries[i].flags & NGX_RT_USED) {
-            ngx_rt_table_want(st, i);
-            n++;
+        if (!(e->flags & NGX_RT_USED)
+            || (unconfirmed && e->session == st->sh->feed.session))
+        {
+            continue;
         }
+
+        ngx_rt_table_want(st, i);
+        n++;
     }
 
     ngx_rt_store_unlock(st);
 
     return n;
+}
+
+
+ngx_int_t
+ngx_rt_store_walk(ngx_rt_store_t *st, uint32_t *iter, u_char *buf,
+    size_t *len)
+{
+    ngx_int_t  rc;
+
+    rc = NGX_DONE;
+
+    ngx_rt_store_lock(st);
+
+    while (++*iter < st->sh->top) {
+
+        if (st->entries[*iter].flags & NGX_RT_USED) {
+            *len = ngx_rt_retain_name_copy(st, *iter, buf);
+            rc = NGX_OK;
+            break;
+        }
+    }
+
+    ngx_rt_store_unlock(st);
+
+    return rc;
 }
 
 
