@@ -263,6 +263,10 @@ ngx_rt_handover_published(ngx_rt_publish_t *pub)
 
     f = pub->data;
 
+    /* one connection per hub: this one was for the marker */
+
+    ngx_rt_publisher_rest(f->publisher);
+
     if (pub->rc == NGX_OK && pub->receivers >= 2) {
         return;
     }

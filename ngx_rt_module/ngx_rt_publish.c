@@ -158,6 +158,20 @@ ngx_rt_publisher_exit(ngx_rt_publisher_t *pb)
 }
 
 
+void
+ngx_rt_publisher_rest(ngx_rt_publisher_t *pb)
+{
+    if (pb->n == 0) {
+
+        if (pb->idle.timer_set) {
+            ngx_del_timer(&pb->idle);
+        }
+
+        ngx_add_timer(&pb->idle, 1);
+    }
+}
+
+
 ngx_int_t
 ngx_rt_publish_send(ngx_rt_hub_t *hub, ngx_rt_publish_t *pub,
     const ngx_str_t *channel, const ngx_str_t *event, const ngx_str_t *data)

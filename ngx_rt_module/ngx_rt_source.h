@@ -12,6 +12,7 @@
  *     ngx_rt_feeder.c       the role: lease, state, back-off, expiry
  *     ngx_rt_feed_handover.c  the role given on without a gap
  *     ngx_rt_feed_pubsub.c  `source pubsub`: subscriptions
+ *     ngx_rt_feed_pattern.c `source pubsub`: patterns
  *     ngx_rt_feed_message.c `source pubsub`: messages
  *     ngx_rt_publish.c      a worker's connection for publishing
  *     ngx_rt_glob.c         Redis' patterns
@@ -431,11 +432,38 @@ ngx_int_t ngx_rt_pubsub_tick(ngx_rt_feed_t *feed);
 void ngx_rt_pubsub_notify(ngx_rt_feed_t *feed);
 
 
-/* between the two files of the feed: as above, or NGX_DECLINED for a channel
+/* between the files of the feed: as above, or NGX_DECLINED for a channel
  * that is not in the table */
 ngx_int_t ngx_rt_pubsub_confirm(ngx_rt_feed_t *feed, const ngx_str_t *name);
 ngx_int_t ngx_rt_pubsub_unsubscribe(ngx_rt_feed_t *feed,
     const ngx_str_t *name);
+
+/* a command owed a reply, or a channel that was denied */
+
+typedef struct {
+    ngx_rt_redis_op_t             op;       /* the first: op is cast to this */
+    ngx_rt_feed_t                *feed;
+    ngx_rt_feed_pattern_t        *pattern;
+    ngx_str_t                     name;     /* without the prefix */
+    u_char                        text[1];  /* with it */
+} ngx_rt_feed_sub_t;
+
+/* a new one, its handler not set, to free with ngx_free(); NULL: no memory */
+ngx_rt_feed_sub_t *ngx_rt_pubsub_sub(ngx_rt_feed_t *feed,
+    const ngx_str_t *name);
+
+/* the answer is: kind, a name, a number */
+ngx_uint_t ngx_rt_pubsub_is(struct redisReply *reply, const char *kind);
+
+/* the ACL denies this channel, which is no reason to leave the others; a
+ * command that it denies is */
+ngx_uint_t ngx_rt_pubsub_is_denial(struct redisReply *reply);
+
+
+/* ngx_rt_feed_pattern.c */
+
+/* sends a PSUBSCRIBE for each pattern, and fills; returns as above */
+ngx_int_t ngx_rt_pubsub_patterns(ngx_rt_feed_t *feed);
 
 /* the first pattern that matches: the one whose messages are taken; NULL */
 ngx_rt_feed_pattern_t *ngx_rt_pubsub_covered(ngx_rt_feed_t *feed,
@@ -462,6 +490,9 @@ ngx_rt_publisher_t *ngx_rt_publisher_create(ngx_pool_t *pool,
 /* the worker quits: an idle connection is closed; its end: all is */
 void ngx_rt_publisher_quit(ngx_rt_publisher_t *pb);
 void ngx_rt_publisher_exit(ngx_rt_publisher_t *pb);
+
+/* an idle connection is closed now, not in a minute; also from a handler */
+void ngx_rt_publisher_rest(ngx_rt_publisher_t *pb);
 
 /*
  * The feeder's part in a worker.  The data of timers: nginx' debug log reads
