@@ -28,8 +28,6 @@ static ngx_int_t ngx_http_rt_publish_event(ngx_http_request_t *r,
 static ngx_int_t ngx_http_rt_publish_refuse(ngx_http_request_t *r,
     ngx_uint_t status, const char *text);
 static void ngx_http_rt_publish_body(ngx_http_request_t *r);
-static off_t ngx_http_rt_publish_max(ngx_rt_hub_conf_t *hcf,
-    ngx_str_t *event);
 static off_t ngx_http_rt_publish_size(ngx_http_request_t *r);
 static ngx_int_t ngx_http_rt_publish_data(ngx_http_request_t *r, size_t size,
     ngx_str_t *data);
@@ -83,8 +81,7 @@ ngx_http_rt_publish_handler(ngx_http_request_t *r)
         return ngx_http_rt_publish_refuse(r, NGX_HTTP_BAD_REQUEST, why);
     }
 
-    if (r->headers_in.content_length_n > ngx_http_rt_publish_max(hcf, &event))
-    {
+    if (r->headers_in.content_length_n > (off_t) hcf->message_max) {
         return ngx_http_rt_publish_refuse(r, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
                                           "message too large");
     }
@@ -185,7 +182,7 @@ ngx_http_rt_publish_body(ngx_http_request_t *r)
 
     size = ngx_http_rt_publish_size(r);
 
-    if (size > ngx_http_rt_publish_max(hcf, &msg.event)) {
+    if (size > (off_t) hcf->message_max) {
         rc = ngx_http_rt_text(r, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
                               "message too large");
         ngx_http_finalize_request(r, rc);
@@ -207,29 +204,6 @@ ngx_http_rt_publish_body(ngx_http_request_t *r)
     if (rc != NGX_AGAIN) {
         ngx_http_finalize_request(r, rc);
     }
-}
-
-
-/* message_max; less where the log of an embedded hub is too small for that:
- * what it drops would be a gap to all who listen */
-
-static off_t
-ngx_http_rt_publish_max(ngx_rt_hub_conf_t *hcf, ngx_str_t *event)
-{
-    off_t  max, log;
-
-    max = hcf->message_max;
-
-    if (hcf->source != NGX_RT_SOURCE_EMBEDDED) {
-        return max;
-    }
-
-    log = (off_t) (ngx_rt_log_max(hcf->store.sh) & ~(uint64_t) 7)
-          - (off_t) sizeof(ngx_rt_record_sh_t) - (off_t) event->len;
-
-    log = ngx_max(log, 0);
-
-    return ngx_min(max, log);
 }
 
 

@@ -18,6 +18,7 @@ static size_t ngx_http_rt_zone_min(ngx_http_rt_hub_t *hub);
 static size_t ngx_http_rt_zone_block(size_t size);
 static void ngx_http_rt_zone_small(ngx_log_t *log, ngx_http_rt_hub_t *hub);
 static ngx_int_t ngx_http_rt_zone_init(ngx_shm_zone_t *shm_zone, void *data);
+static void ngx_http_rt_zone_limit(ngx_http_rt_hub_t *hub, ngx_log_t *log);
 static ngx_int_t ngx_http_rt_zone_create(ngx_http_rt_hub_t *hub,
     ngx_slab_pool_t *shpool, size_t size, ngx_log_t *log);
 static ngx_int_t ngx_http_rt_random(u_char *buf, size_t len, ngx_log_t *log);
@@ -161,6 +162,7 @@ static ngx_int_t
 ngx_http_rt_zone_init(ngx_shm_zone_t *shm_zone, void *data)
 {
     size_t              size;
+    ngx_int_t           rc;
     ngx_slab_pool_t    *shpool;
     ngx_http_rt_hub_t  *hub;
     ngx_rt_hub_conf_t  *hcf;
@@ -177,11 +179,16 @@ ngx_http_rt_zone_init(ngx_shm_zone_t *shm_zone, void *data)
     hcf->store.mutex = &shpool->mutex;
     hcf->store.history = hcf->history;
     hcf->store.history_time = hcf->history_time;
-    hcf->store.message_max = hcf->message_max;
     hcf->store.embedded = (hcf->source == NGX_RT_SOURCE_EMBEDDED);
 
     if (data == NULL && !shm_zone->shm.exists) {
-        return ngx_http_rt_zone_create(hub, shpool, size, shm_zone->shm.log);
+        rc = ngx_http_rt_zone_create(hub, shpool, size, shm_zone->shm.log);
+
+        if (rc == NGX_OK) {
+            ngx_http_rt_zone_limit(hub, shm_zone->shm.log);
+        }
+
+        return rc;
     }
 
     if (shpool->data == NULL
@@ -194,7 +201,39 @@ ngx_http_rt_zone_init(ngx_shm_zone_t *shm_zone, void *data)
         return NGX_ERROR;
     }
 
+    ngx_http_rt_zone_limit(hub, shm_zone->shm.log);
+
     return NGX_OK;
+}
+
+
+/*
+ * A zone that is too small for a message_max that is set was refused; of one
+ * that can't hold the default the default gives way.
+ */
+
+static void
+ngx_http_rt_zone_limit(ngx_http_rt_hub_t *hub, ngx_log_t *log)
+{
+    size_t              max;
+    ngx_rt_hub_conf_t  *hcf;
+
+    hcf = &hub->conf;
+
+    max = (size_t) ngx_rt_log_payload_max(hcf->store.sh);
+
+    if (hcf->message_max > max) {
+
+        ngx_log_error(NGX_LOG_WARN, log, 0,
+                      "\"message_max\" of rt_hub \"%V\" is lowered from %uz "
+                      "to %uz bytes, the most that its \"zone\" of %uz bytes "
+                      "can hold in %V:%ui", &hcf->name, hcf->message_max, max,
+                      hcf->size, &hub->file, hub->line);
+
+        hcf->message_max = max;
+    }
+
+    hcf->store.message_max = hcf->message_max;
 }
 
 

@@ -356,7 +356,7 @@ typedef struct {
 
 /* the largest payload that always fits, whatever its event's name */
 #define ngx_rt_log_payload_max(sh)                                            \
-    (ngx_rt_log_max(sh) - sizeof(ngx_rt_record_sh_t) - NGX_RT_EVENT_MAX - 1)
+    (ngx_rt_log_max(sh) - sizeof(ngx_rt_record_sh_t) - NGX_RT_EVENT_MAX)
 
 /*
  * Fields of shared structs that somebody reads or writes without the lock.
