@@ -38,6 +38,7 @@
 
 
 #define NGX_RT_RETAIN_SAMPLE      16        /* candidates for an eviction */
+#define NGX_RT_RETAIN_LOOK        1024      /* entries, to find as many */
 
 #define NGX_RT_DEAD               0
 #define NGX_RT_PINNED             1
@@ -57,6 +58,8 @@ static ngx_uint_t ngx_rt_retain_drop(ngx_rt_store_t *st, ngx_rt_entry_sh_t *e,
 static ngx_uint_t ngx_rt_retain_cut(ngx_rt_store_t *st, ngx_rt_entry_sh_t *e);
 static void ngx_rt_retain_limit(ngx_rt_store_t *st, ngx_rt_entry_sh_t *e,
     uint64_t now);
+static ngx_uint_t ngx_rt_retain_older(ngx_rt_entry_sh_t *e,
+    ngx_rt_entry_sh_t *than);
 static void ngx_rt_retain_uncount(ngx_rt_store_t *st, ngx_rt_entry_sh_t *e);
 static void ngx_rt_retain_note(ngx_rt_store_t *st, uint32_t i,
     ngx_rt_record_sh_t *rec, ngx_str_t *name, u_char *buf);
@@ -513,23 +516,28 @@ ngx_rt_retain_budget(ngx_rt_store_t *st, size_t size, uint32_t keep)
 
 /*
  * The channel unused longest is not looked for in all the table, but among
- * some in a row; each eviction goes on where the last one ended.
+ * some in a row; each eviction goes on where the last one ended.  Those that
+ * have streams are taken only where nothing else is found.
  */
 
 ngx_int_t
 ngx_rt_retain_evict(ngx_rt_store_t *st, uint32_t keep)
 {
-    uint32_t            i, n, seen, best, used, least;
+    uint32_t            i, n, seen, best, watched, *p;
     ngx_rt_zone_sh_t   *sh;
     ngx_rt_entry_sh_t  *e;
 
     sh = st->sh;
     i = sh->hand;
     best = NGX_RT_NONE;
-    least = 0;
+    watched = NGX_RT_NONE;
     seen = 0;
 
-    for (n = 1; n < sh->top && seen < NGX_RT_RETAIN_SAMPLE; n++) {
+    for (n = 1; n < sh->top && n <= NGX_RT_RETAIN_LOOK; n++) {
+
+        if (seen == NGX_RT_RETAIN_SAMPLE) {
+            break;
+        }
 
         if (++i >= sh->top) {
             i = 1;
@@ -541,16 +549,24 @@ ngx_rt_retain_evict(ngx_rt_store_t *st, uint32_t keep)
             continue;
         }
 
-        seen++;
-        used = ngx_rt_get(e->used);
+        if (ngx_rt_viewers_get(st, i)) {
+            p = &watched;
 
-        if (best == NGX_RT_NONE || (int32_t) (used - least) < 0) {
-            best = i;
-            least = used;
+        } else {
+            p = &best;
+            seen++;
+        }
+
+        if (*p == NGX_RT_NONE || ngx_rt_retain_older(e, &st->entries[*p])) {
+            *p = i;
         }
     }
 
     sh->hand = i;
+
+    if (best == NGX_RT_NONE) {
+        best = watched;
+    }
 
     if (best == NGX_RT_NONE) {
         return NGX_DECLINED;
@@ -561,6 +577,25 @@ ngx_rt_retain_evict(ngx_rt_store_t *st, uint32_t keep)
     ngx_rt_add(sh->evicted, 1);
 
     return NGX_OK;
+}
+
+
+/* thousands of channels may have been used in one second: of these the one
+ * that has not changed longest */
+
+static ngx_uint_t
+ngx_rt_retain_older(ngx_rt_entry_sh_t *e, ngx_rt_entry_sh_t *than)
+{
+    uint32_t  used, least;
+
+    used = ngx_rt_get(e->used);
+    least = ngx_rt_get(than->used);
+
+    if (used != least) {
+        return (int32_t) (used - least) < 0;
+    }
+
+    return e->version < than->version;
 }
 
 

@@ -556,7 +556,33 @@ typedef struct {
 void ngx_rt_viewers_set(ngx_rt_store_t *st, uint32_t index, uint32_t gen,
     ngx_rt_viewers_t *own, uint32_t n);
 
-uint32_t ngx_rt_viewers_get(ngx_rt_store_t *st, uint32_t index);
+/* the word: epoch of counting, then this many bits for the streams */
+#define NGX_RT_VIEWERS_BITS       20
+#define NGX_RT_VIEWERS_EPOCHS     (1U << (32 - NGX_RT_VIEWERS_BITS))
+
+#define ngx_rt_viewers_epoch(word)    ((word) >> NGX_RT_VIEWERS_BITS)
+
+static ngx_inline uint32_t
+ngx_rt_viewers_now(ngx_rt_store_t *st)
+{
+    return __atomic_load_n(&st->sh->viewers, __ATOMIC_ACQUIRE)
+           % NGX_RT_VIEWERS_EPOCHS;
+}
+
+static ngx_inline uint32_t
+ngx_rt_viewers_get(ngx_rt_store_t *st, uint32_t index)
+{
+    uint32_t  word;
+
+    if (index == NGX_RT_NONE || index >= st->sh->nentries) {
+        return 0;
+    }
+
+    word = __atomic_load_n(&st->entries[index].viewers, __ATOMIC_ACQUIRE);
+
+    return (ngx_rt_viewers_epoch(word) == ngx_rt_viewers_now(st))
+           ? word & ((1U << NGX_RT_VIEWERS_BITS) - 1) : 0;
+}
 
 /* all begin to count anew */
 void ngx_rt_viewers_recount(ngx_rt_store_t *st);

@@ -22,20 +22,9 @@
 #include <ngx_rt_shared.h>
 
 
-#define NGX_RT_VIEWERS_BITS       20
 #define NGX_RT_VIEWERS_MAX        ((1U << NGX_RT_VIEWERS_BITS) - 1)
-#define NGX_RT_VIEWERS_EPOCHS     (1U << (32 - NGX_RT_VIEWERS_BITS))
 
-#define ngx_rt_viewers_epoch(word)    ((word) >> NGX_RT_VIEWERS_BITS)
 #define ngx_rt_viewers_count(word)    ((word) & NGX_RT_VIEWERS_MAX)
-
-
-static uint32_t
-ngx_rt_viewers_now(ngx_rt_store_t *st)
-{
-    return __atomic_load_n(&st->sh->viewers, __ATOMIC_ACQUIRE)
-           % NGX_RT_VIEWERS_EPOCHS;
-}
 
 
 void
@@ -92,22 +81,6 @@ ngx_rt_viewers_set(ngx_rt_store_t *st, uint32_t index, uint32_t gen,
 
     own->epoch = epoch;
     own->count = n;
-}
-
-
-uint32_t
-ngx_rt_viewers_get(ngx_rt_store_t *st, uint32_t index)
-{
-    uint32_t  word;
-
-    if (index == NGX_RT_NONE || index >= st->sh->nentries) {
-        return 0;
-    }
-
-    word = __atomic_load_n(&st->entries[index].viewers, __ATOMIC_ACQUIRE);
-
-    return (ngx_rt_viewers_epoch(word) == ngx_rt_viewers_now(st))
-           ? ngx_rt_viewers_count(word) : 0;
 }
 
 
