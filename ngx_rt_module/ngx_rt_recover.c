@@ -190,16 +190,15 @@ ngx_rt_recover_finish(ngx_rt_store_t *st, uint64_t off)
         return;
     }
 
-    if (rec->type == NGX_RT_MESSAGE) {
+    /* the entry stays open until it is whole: closed before, it would tell of
+     * a version newer than this message without it */
 
-        ngx_rt_recover_entry(st, i);
-
-        if (e->gen == rec->gen && rec->seq > e->msg_seq
-            && rec->seq > e->floor)
-        {
-            ngx_rt_set(rec->prev, e->latest);
-            ngx_rt_retain_link(st, off);
-        }
+    if (rec->type == NGX_RT_MESSAGE && e->latest != off
+        && rec->seq > e->msg_seq && rec->seq > e->floor)
+    {
+        ngx_rt_entry_open(e);
+        ngx_rt_set(rec->prev, e->latest);
+        ngx_rt_set(e->latest, off);
     }
 }
 

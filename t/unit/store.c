@@ -26,15 +26,45 @@
 
 
 static long         fault_at;
+static ngx_rt_store_t  *watched;        /* channel 700, at each fault point */
+static uint64_t     watch_version, watch_seq;
+static ngx_uint_t   watch_bad;
 static jmp_buf      fault_jump;
 static ngx_shmtx_t  mutex;
 static ngx_shmtx_sh_t  mutex_sh;
+
+
+/* a reader of channel 700: another content has another, larger version */
+
+static void
+watch(ngx_rt_store_t *st)
+{
+    ngx_str_t      ch = ngx_string("ch:700");
+    ngx_rt_key_t   key;
+    ngx_rt_view_t  view;
+
+    ngx_rt_table_key(st, &ch, &key);
+
+    if (ngx_rt_table_look(st, &key, 1, &view) != NGX_OK) {
+        return;
+    }
+
+    watch_bad += view.version < watch_version;
+    watch_bad += view.version == watch_version && view.msg_seq != watch_seq;
+
+    watch_version = view.version;
+    watch_seq = view.msg_seq;
+}
 
 
 void
 ngx_rt_fault(const char *name)
 {
     (void) name;
+
+    if (watched) {
+        watch(watched);
+    }
 
     if (fault_at && --fault_at == 0) {
         longjmp(fault_jump, 1);
@@ -50,7 +80,10 @@ open_store(ngx_rt_store_t *st, void *mem)
     ngx_memset(random, 7, sizeof(random));
     ngx_memzero(st, sizeof(ngx_rt_store_t));
 
-    is_int(ngx_rt_store_create(st, mem, ZONE, 4, random), NGX_OK, "created");
+    if (ngx_rt_store_create(st, mem, ZONE, 4, random) != NGX_OK) {
+        ok(0, "created");
+        exit(1);
+    }
 
     ngx_memzero(&mutex, sizeof(mutex));
     (void) ngx_shmtx_create(&mutex, &mutex_sh, NULL);
@@ -321,6 +354,99 @@ test_crashes(ngx_rt_store_t *st)
 }
 
 
+/* 1: a message of channel 700 is in the log from off on */
+
+static ngx_uint_t
+in_log(ngx_rt_store_t *st, uint64_t off, ngx_uint_t entry)
+{
+    ngx_rt_record_sh_t  rec;
+
+    while (ngx_rt_log_peek(st, off, &rec) == NGX_OK) {
+
+        if (rec.type == NGX_RT_MESSAGE && rec.entry == entry) {
+            return 1;
+        }
+
+        off += rec.size;
+    }
+
+    return 0;
+}
+
+
+/* killed at the point fault_at; the next writer repairs */
+
+static void
+publish_killed(ngx_rt_store_t *st, ngx_uint_t channel, ngx_uint_t n)
+{
+    uint64_t  seq;
+
+    if (setjmp(fault_jump) == 0) {
+        (void) publish(st, channel, n, &seq);
+
+    } else {
+        /* the master opens the lock of the dead */
+        ngx_shmtx_unlock(&mutex);
+    }
+
+    fault_at = 0;
+
+    ngx_rt_store_lock(st);
+    ngx_rt_store_unlock(st);
+}
+
+
+/* a writer is killed at each point of a publish: what was once in the log
+ * stays, and no reader sees a version go back, nor one for two contents */
+
+static void
+test_committed(ngx_rt_store_t *st, void *mem, ngx_uint_t earlier)
+{
+    long          expected;
+    uint64_t      seq, pos;
+    ngx_uint_t    lost, in, i, point;
+
+    lost = 0;
+    in = 0;
+    watch_bad = 0;
+
+    for (point = 1; point < 30; point++) {
+
+        open_store(st, mem);
+        watch_version = 0;
+        watch_seq = 0;
+
+        for (i = 0; i < earlier; i++) {
+            (void) publish(st, 700, i, &seq);
+        }
+
+        pos = st->sh->head;
+        watched = st;
+        fault_at = point;
+        publish_killed(st, 700, 90);
+
+        watch(st);
+        watched = NULL;
+
+        expected = (long) earlier - 1;
+
+        if (in_log(st, pos, 1)) {
+            expected = 90;
+            in++;
+        }
+
+        lost += latest(st, 700) != expected;
+    }
+
+    ok(in > 5 && in < 29, "after %u: some were killed before the commit",
+       (unsigned) earlier);
+    is_int(lost, 0, "after %u: what was in the log is the latest",
+           (unsigned) earlier);
+    is_int(watch_bad, 0, "after %u: versions only grow",
+           (unsigned) earlier);
+}
+
+
 int
 main(void)
 {
@@ -344,6 +470,10 @@ main(void)
 
     open_store(&st, mem);
     test_crashes(&st);
+
+    test_committed(&st, mem, 0);
+    test_committed(&st, mem, 1);
+    test_committed(&st, mem, 9);
 
     free(mem);
     done_testing();
