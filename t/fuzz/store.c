@@ -25,7 +25,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static ngx_int_t   rc;
 static unsigned    create, queued;
 static uint64_t    seq, with_term;
-static uint32_t    iter;
 static ngx_uint_t  budget;
 static time_t      inactive;
 static size_t      len;

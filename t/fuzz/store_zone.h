@@ -130,6 +130,7 @@ static uint64_t        session;
 static uint64_t        renewed, lost;
 static uint32_t        pid, live;
 static uint64_t        forgotten;
+static uint32_t        iter;            /* of expire */
 static unsigned        damaged;         /* some writer was killed */
 
 /* who follows the log at once, and who does so now and then */
