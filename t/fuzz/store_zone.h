@@ -190,6 +190,12 @@ step(void)
 
     steps++;
 
+    /* a step that evicts many may come round more than once */
+
+    if (st->sh->head - pos > st->sh->log_size / 4) {
+        follow();
+    }
+
     if (read_at && steps >= read_at && (steps - read_at) % read_every == 0) {
         follow();
         look(&channels[(steps / read_every) % CHANNELS]);
