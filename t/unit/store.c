@@ -9,6 +9,23 @@
 
 #define NGX_RT_FAULTS  1
 
+#include <ngx_rt_shared.h>
+
+/* what is read and written in which order, told to test_order() */
+
+enum { LOAD, STORE, FENCE };
+
+static void order_note(int what, const volatile void *at, int order);
+
+#define __atomic_load_n(p, order)                                             \
+    (order_note(LOAD, p, order), __atomic_load_n(p, order))
+
+#define __atomic_store_n(p, v, order)                                         \
+    (order_note(STORE, p, order), __atomic_store_n(p, v, order))
+
+#define __atomic_thread_fence(order)                                          \
+    (order_note(FENCE, NULL, order), __atomic_thread_fence(order))
+
 #include "../../ngx_rt_module/ngx_rt_hash.c"
 #include "../../ngx_rt_module/ngx_rt_message.c"
 #include "../../ngx_rt_module/ngx_rt_log.c"
@@ -32,6 +49,29 @@ static ngx_uint_t   watch_bad;
 static jmp_buf      fault_jump;
 static ngx_shmtx_t  mutex;
 static ngx_shmtx_sh_t  mutex_sh;
+
+
+typedef struct {
+    int                       what;
+    int                       order;
+    const volatile u_char    *at;
+} note_t;
+
+
+static note_t       notes[4096];
+static unsigned     nnotes, noting;
+
+
+static void
+order_note(int what, const volatile void *at, int order)
+{
+    if (noting && nnotes < 4096) {
+        notes[nnotes].what = what;
+        notes[nnotes].order = order;
+        notes[nnotes].at = at;
+        nnotes++;
+    }
+}
 
 
 /* a reader of channel 700: another content has another, larger version */
@@ -447,6 +487,149 @@ test_committed(ngx_rt_store_t *st, void *mem, ngx_uint_t earlier)
 }
 
 
+/* the first note from i on of that kind and order within [at, at + len), or
+ * nnotes; order -1: any */
+
+static unsigned
+noted(unsigned i, int what, int order, const volatile void *at, size_t len)
+{
+    for ( /* void */ ; i < nnotes; i++) {
+
+        if (notes[i].what == what && (order < 0 || notes[i].order == order)
+            && (at == NULL
+                || (notes[i].at >= (const volatile u_char *) at
+                    && notes[i].at < (const volatile u_char *) at + len)))
+        {
+            break;
+        }
+    }
+
+    return i;
+}
+
+
+/* the same, the last one before n */
+
+static unsigned
+noted_last(unsigned n, int what, int order, const volatile void *at,
+    size_t len)
+{
+    unsigned  i, found;
+
+    found = nnotes;
+
+    for (i = noted(0, what, order, at, len);
+         i < n;
+         i = noted(i + 1, what, order, at, len))
+    {
+        found = i;
+    }
+
+    return found;
+}
+
+
+/* copies of shared memory: the bytes, a fence, and only then the word that
+ * tells whether they were of one moment */
+
+static void
+check_reader(const char *who, const volatile void *bytes, size_t len,
+    const volatile void *word)
+{
+    unsigned  last, fence, check;
+
+    last = noted_last(nnotes, LOAD, -1, bytes, len);
+    fence = noted(last + 1, FENCE, __ATOMIC_ACQUIRE, NULL, 0);
+    check = noted(fence + 1, LOAD, -1, word, 1);
+
+    ok(last < nnotes && fence < nnotes && check < nnotes,
+       "%s: the bytes, an acquire fence, the check", who);
+
+    noting = 0;
+}
+
+
+/*
+ * The hardware here keeps stores in order, and loads, so that a fence left
+ * out breaks no run of anything: the order is checked as it is asked for.
+ */
+
+static void
+test_order(ngx_rt_store_t *st)
+{
+    u_char               body[64], *log, *dst;
+    unsigned             i, fence, head;
+    uint64_t             seq;
+    ngx_str_t            ch = ngx_string("ch:800");
+    ngx_rt_key_t         key;
+    ngx_rt_view_t        view;
+    ngx_rt_zone_sh_t    *sh;
+    ngx_rt_entry_sh_t   *e;
+    ngx_rt_record_sh_t   rec;
+
+#define note_on()  (nnotes = 0, noting = 1)
+
+    sh = st->sh;
+    log = st->log;
+
+    (void) publish(st, 800, 1, &seq);
+    ngx_rt_table_key(st, &ch, &key);
+
+    note_on();
+    (void) ngx_rt_table_look(st, &key, 1, &view);
+    noting = 0;
+
+    e = &st->entries[view.entry];
+    i = noted(0, LOAD, __ATOMIC_ACQUIRE, &e->lock, 1);
+    ok(i < noted(0, LOAD, -1, &e->version, 1), "look: the lock first");
+    check_reader("look", &e->version, offsetof(ngx_rt_entry_sh_t, used)
+                                      - offsetof(ngx_rt_entry_sh_t, version),
+                 &e->lock);
+
+    note_on();
+    is_int(ngx_rt_log_peek(st, view.latest, &rec), NGX_OK, "peek");
+    ok(noted(0, LOAD, __ATOMIC_ACQUIRE, &sh->head, 1)
+       < noted(0, LOAD, -1, log, sh->log_size), "peek: the head first");
+    check_reader("peek", log, sh->log_size, &sh->limit);
+
+    note_on();
+    is_int(ngx_rt_log_body(st, view.latest, &rec, body), NGX_OK, "body");
+    check_reader("body", log, sh->log_size, &sh->limit);
+
+    dst = log + sh->head % sh->log_size;
+
+    note_on();
+    (void) publish(st, 800, 2, &seq);
+    noting = 0;
+
+    head = noted(0, STORE, __ATOMIC_RELEASE, &sh->head, 1);
+    i = noted(0, STORE, -1, &sh->limit, 1);
+    fence = noted(i, FENCE, __ATOMIC_RELEASE, NULL, 0);
+
+    ok(i < fence && fence < noted(0, STORE, -1, dst, 64),
+       "publish: the limit, a release fence, the bytes");
+
+    i = noted_last(nnotes, STORE, -1, dst + sizeof(rec), rec.size
+                                                         - sizeof(rec));
+    ok(i < head && head < nnotes, "publish: all bytes, then the head");
+
+    i = noted(head, STORE, -1, &e->lock, 1);
+    fence = noted(i, FENCE, __ATOMIC_RELEASE, NULL, 0);
+    ok(i < fence && fence < noted(0, STORE, -1, &e->flags,
+                                  sizeof(*e) - offsetof(ngx_rt_entry_sh_t,
+                                                        flags)),
+       "publish: the odd lock, a release fence, the entry");
+
+    i = noted_last(nnotes, STORE, -1, &e->flags, sizeof(*e)
+                                 - offsetof(ngx_rt_entry_sh_t, flags));
+    head = noted_last(nnotes, STORE, __ATOMIC_RELEASE, &e->lock, 1);
+    ok(i < head && head < nnotes, "publish: the entry, then the even lock");
+    ok(head < noted(0, STORE, __ATOMIC_RELEASE, &sh->seq, 1)
+       && noted(0, STORE, __ATOMIC_RELEASE, &sh->seq, 1) < nnotes,
+       "publish: seq at last");
+}
+
+
 int
 main(void)
 {
@@ -474,6 +657,8 @@ main(void)
     test_committed(&st, mem, 0);
     test_committed(&st, mem, 1);
     test_committed(&st, mem, 9);
+
+    test_order(&st);
 
     free(mem);
     done_testing();
