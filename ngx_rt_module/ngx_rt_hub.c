@@ -27,7 +27,7 @@ static void ngx_rt_hub_posted(ngx_event_t *ev);
 static void ngx_rt_hub_stamp(ngx_rt_hub_t *hub);
 static void ngx_rt_hub_retry(ngx_rt_hub_t *hub);
 static void ngx_rt_hub_overrun(ngx_rt_hub_t *hub);
-static void ngx_rt_hub_record(ngx_rt_hub_t *hub, uint64_t off,
+static ngx_int_t ngx_rt_hub_record(ngx_rt_hub_t *hub, uint64_t off,
     ngx_rt_record_sh_t *rec);
 static ngx_int_t ngx_rt_hub_message(ngx_rt_hub_t *hub,
     ngx_rt_channel_t *channel, uint64_t off, ngx_rt_record_sh_t *rec);
@@ -320,12 +320,12 @@ ngx_rt_hub_run(ngx_rt_hub_t *hub)
             break;
         }
 
-        if (rc == NGX_DECLINED) {
+        if (rc == NGX_DECLINED
+            || ngx_rt_hub_record(hub, hub->pos, &rec) != NGX_OK)
+        {
             ngx_rt_hub_overrun(hub);
             continue;
         }
-
-        ngx_rt_hub_record(hub, hub->pos, &rec);
 
         hub->pos += rec.size;
         portion += rec.size;
@@ -379,7 +379,7 @@ ngx_rt_hub_overrun(ngx_rt_hub_t *hub)
         channel = ngx_queue_data(q, ngx_rt_channel_t, queue);
         q = ngx_queue_next(q);
 
-        if (ngx_rt_table_view(hub->store, channel->entry, channel->gen, &view)
+        if (ngx_rt_store_view(hub->store, channel->entry, channel->gen, &view)
             != NGX_OK)
         {
             ngx_rt_hub_lose(hub, channel);
@@ -401,7 +401,9 @@ ngx_rt_hub_overrun(ngx_rt_hub_t *hub)
 }
 
 
-static void
+/* NGX_DECLINED: overwritten just now, perhaps not as far as the next one */
+
+static ngx_int_t
 ngx_rt_hub_record(ngx_rt_hub_t *hub, uint64_t off, ngx_rt_record_sh_t *rec)
 {
     ngx_rt_channel_t  *channel;
@@ -409,7 +411,7 @@ ngx_rt_hub_record(ngx_rt_hub_t *hub, uint64_t off, ngx_rt_record_sh_t *rec)
     if (rec->type == NGX_RT_PAD || rec->type == NGX_RT_NAME
         || (rec->flags & NGX_RT_COPY) || rec->seq <= hub->seq)
     {
-        return;
+        return NGX_OK;
     }
 
     if (rec->entry < hub->store->sh->nentries) {
@@ -425,8 +427,7 @@ ngx_rt_hub_record(ngx_rt_hub_t *hub, uint64_t off, ngx_rt_record_sh_t *rec)
 
         case NGX_RT_MESSAGE:
             if (ngx_rt_hub_message(hub, channel, off, rec) != NGX_OK) {
-                /* overwritten just now: the next peek finds out */
-                return;
+                return NGX_DECLINED;
             }
             break;
 
@@ -446,6 +447,8 @@ ngx_rt_hub_record(ngx_rt_hub_t *hub, uint64_t off, ngx_rt_record_sh_t *rec)
     }
 
     hub->seq = rec->seq;
+
+    return NGX_OK;
 }
 
 

@@ -89,6 +89,31 @@ ngx_rt_query_name(ngx_rt_store_t *st, uint32_t i, uint32_t gen, u_char *buf,
 }
 
 
+ngx_int_t
+ngx_rt_store_view(ngx_rt_store_t *st, uint32_t entry, uint32_t gen,
+    ngx_rt_view_t *view)
+{
+    ngx_int_t  rc;
+
+    if (ngx_rt_table_view(st, entry, gen, view) == NGX_OK) {
+        return NGX_OK;
+    }
+
+    rc = NGX_DECLINED;
+
+    ngx_rt_store_lock(st);
+
+    if (ngx_rt_query_entry(st, entry, gen)) {
+        ngx_rt_table_copy(st, entry, view);
+        rc = NGX_OK;
+    }
+
+    ngx_rt_store_unlock(st);
+
+    return rc;
+}
+
+
 /* locked: the entry if it is that channel's, or NULL */
 
 static ngx_rt_entry_sh_t *

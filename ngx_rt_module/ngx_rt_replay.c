@@ -218,7 +218,7 @@ ngx_rt_replay_start(ngx_rt_subscriber_t *sub, const ngx_rt_cursor_t *after,
 
     for (i = 0; i < sub->nlinks; i++) {
 
-        if (ngx_rt_table_view(hub->store, sub->links[i].channel->entry,
+        if (ngx_rt_store_view(hub->store, sub->links[i].channel->entry,
                               sub->links[i].channel->gen, &view)
             != NGX_OK)
         {
@@ -410,7 +410,7 @@ static ngx_int_t
 ngx_rt_replay_channel(ngx_rt_subscriber_t *sub, ngx_rt_link_t *link,
     ngx_array_t *items)
 {
-    uint64_t           *offs;
+    uint64_t           *offs, floor;
     ngx_int_t           n, i, first;
     ngx_uint_t          max;
     ngx_rt_hub_t       *hub;
@@ -421,7 +421,7 @@ ngx_rt_replay_channel(ngx_rt_subscriber_t *sub, ngx_rt_link_t *link,
     hub = sub->hub;
     channel = link->channel;
 
-    if (ngx_rt_table_view(hub->store, channel->entry, channel->gen, &view)
+    if (ngx_rt_store_view(hub->store, channel->entry, channel->gen, &view)
         != NGX_OK)
     {
         /* just evicted; the log is about to say so */
@@ -435,9 +435,14 @@ ngx_rt_replay_channel(ngx_rt_subscriber_t *sub, ngx_rt_link_t *link,
         return NGX_ERROR;
     }
 
+    /* the floor is read after the list: it tells of all that is not in it */
+
     n = ngx_rt_store_history(hub->store, channel->entry, channel->gen,
                              sub->seq, hub->seq, offs, offs + max, max);
-    if (n < 0) {
+    if (n < 0
+        || ngx_rt_store_view(hub->store, channel->entry, channel->gen, &view)
+           != NGX_OK)
+    {
         return NGX_OK;
     }
 
@@ -453,10 +458,14 @@ ngx_rt_replay_channel(ngx_rt_subscriber_t *sub, ngx_rt_link_t *link,
             return NGX_ERROR;
         }
 
-        /* what was dropped, and what was never heard */
+        /* what was dropped, and what was never heard; a floor that is ahead
+         * of the hub is that of messages if there are any (else the log will
+         * tell), and those up to the hub's place may be among the dropped */
 
-        if (sub->seq < view.floor && view.floor <= hub->seq
-            && ngx_rt_replay_gap_item(items, link, view.floor,
+        floor = ngx_min(view.floor, hub->seq);
+
+        if (sub->seq < floor && (floor == view.floor || view.count)
+            && ngx_rt_replay_gap_item(items, link, floor,
                                       view.floor == view.confirm_seq
                                       ? NGX_RT_GAP_TOO_LARGE
                                       : NGX_RT_GAP_EXPIRED)

@@ -402,7 +402,9 @@ void ngx_rt_table_key(ngx_rt_store_t *st, const ngx_str_t *name,
 ngx_int_t ngx_rt_table_look(ngx_rt_store_t *st, const ngx_rt_key_t *key,
     time_t now, ngx_rt_view_t *view);
 
-/* the same by index; NGX_DECLINED also when the entry has another gen */
+/* the same by index; NGX_DECLINED also when the entry has another gen, or is
+ * just being changed, by a writer that may be stopped in that: see
+ * ngx_rt_store_view() */
 ngx_int_t ngx_rt_table_view(ngx_rt_store_t *st, uint32_t entry, uint32_t gen,
     ngx_rt_view_t *view);
 
@@ -514,6 +516,11 @@ ngx_int_t ngx_rt_store_expire(ngx_rt_store_t *st, uint64_t term,
  * Takes the lock only when the name is being moved just then */
 ngx_int_t ngx_rt_store_name(ngx_rt_store_t *st, uint32_t entry, uint32_t gen,
     u_char *buf, size_t *len);
+
+/* the channel by index; NGX_DECLINED: the entry has another gen.  Takes the
+ * lock only when the entry is being changed just then */
+ngx_int_t ngx_rt_store_view(ngx_rt_store_t *st, uint32_t entry, uint32_t gen,
+    ngx_rt_view_t *view);
 
 /*
  * The retained messages of a channel with after < seq <= upto, oldest first:
