@@ -301,6 +301,36 @@ test_history(ngx_rt_store_t *st)
 }
 
 
+/* a message is kept as long as it is not older than history_time */
+
+static void
+test_history_time(ngx_rt_store_t *st)
+{
+    uint64_t       seq, first;
+    ngx_str_t      ch = ngx_string("ch:91");
+    ngx_uint_t     queued;
+    ngx_rt_view_t  view;
+
+    st->history_time = 100;
+
+    (void) publish(st, 91, 0, &first);
+    (void) publish(st, 91, 100, &seq);
+    (void) ngx_rt_store_touch(st, &ch, 1, &view, &queued);
+    is_int(view.count, 2, "as old as it may be");
+
+    (void) publish(st, 91, 101, &seq);
+    (void) ngx_rt_store_touch(st, &ch, 1, &view, &queued);
+    is_int(view.count, 2, "one is too old");
+    ok(view.floor == first, "and told to be lost");
+
+    (void) publish(st, 91, 5000, &seq);
+    (void) ngx_rt_store_touch(st, &ch, 1, &view, &queued);
+    is_int(view.count, 1, "all are, but the latest");
+
+    st->history_time = 0;
+}
+
+
 /* what a channel may have lost: nothing if none was ever forgotten, else all
  * up to when the last one was */
 
@@ -649,6 +679,7 @@ main(void)
            "a new channel of a zone that forgot none has lost nothing");
     test_neighbours(&st);
     test_history(&st);
+    test_history_time(&st);
     test_many(&st);
 
     open_store(&st, mem);
