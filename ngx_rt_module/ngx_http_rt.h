@@ -23,6 +23,10 @@
 
 #define NGX_HTTP_RT_MAX_CHANNELS  32
 
+/* error_page brought the request here and keeps the error's status */
+#define ngx_http_rt_instead(r)                                                \
+    ((r)->err_status && (r)->err_status != NGX_HTTP_OK)
+
 #define NGX_HTTP_RT_EVENT_MESSAGE 0
 #define NGX_HTTP_RT_EVENT_CHANNEL 1
 

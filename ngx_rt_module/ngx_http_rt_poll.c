@@ -138,7 +138,16 @@ ngx_http_rt_poll_empty(ngx_http_request_t *r, ngx_uint_t status)
     ngx_int_t  rc;
 
     r->headers_out.status = status;
-    r->header_only = 1;
+
+    if (ngx_http_rt_instead(r)) {
+        /* the error's status goes out, whose body is only empty if it says
+         * so */
+        r->headers_out.content_length_n = 0;
+
+    } else {
+        r->err_status = 0;
+        r->header_only = 1;
+    }
 
     rc = ngx_http_send_header(r);
 

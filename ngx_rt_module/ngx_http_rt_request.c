@@ -19,8 +19,15 @@ static ngx_int_t ngx_http_rt_channels(ngx_http_request_t *r,
     ngx_array_t *values, ngx_http_rt_ctx_t *ctx);
 static ngx_int_t ngx_http_rt_channel_add(ngx_http_rt_ctx_t *ctx,
     ngx_str_t *name);
+static ngx_uint_t ngx_http_rt_has_error_page(ngx_http_request_t *r,
+    ngx_uint_t status);
 static ngx_uint_t ngx_http_rt_accepts(ngx_str_t *accept, const char *type,
     size_t len);
+static ngx_uint_t ngx_http_rt_refused(const u_char *p, const u_char *last);
+static ngx_int_t ngx_http_rt_header_list(ngx_http_request_t *r,
+    const char *name, size_t len, ngx_str_t *value);
+static ngx_table_elt_t *ngx_http_rt_header_next(ngx_list_part_t **part,
+    ngx_uint_t *i, const char *name, size_t len);
 
 
 ngx_int_t
@@ -48,10 +55,15 @@ ngx_http_rt_subscribe_handler(ngx_http_request_t *r)
         return rc;
     }
 
-    /* a subrequest is part of another answer: it ends, so it is a poll, and
-     * the headers it sees are not about it */
+    /* conditions are ours to judge: nginx's filter would answer 304 to "*"
+     * and 412 to what names no version, for streams too */
 
-    ctx->transport = (r == r->main)
+    r->disable_not_modified = 1;
+
+    /* a subrequest is part of another answer, as is the page of an error: it
+     * ends, so it is a poll, and the headers it sees are not about it */
+
+    ctx->transport = (r == r->main && !ngx_http_rt_instead(r))
                      ? ngx_http_rt_negotiate(r, rlcf->transports)
                      : NGX_HTTP_RT_POLL;
 
@@ -230,6 +242,10 @@ ngx_http_rt_text(ngx_http_request_t *r, ngx_uint_t status, const char *text)
         return rc;
     }
 
+    if (ngx_http_rt_has_error_page(r, status)) {
+        return status;
+    }
+
     b = ngx_create_temp_buf(r->pool, ngx_strlen(text) + 1);
     if (b == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -259,23 +275,51 @@ ngx_http_rt_text(ngx_http_request_t *r, ngx_uint_t status, const char *text)
 }
 
 
+/* 1: error_page is to answer instead of our text */
+
+static ngx_uint_t
+ngx_http_rt_has_error_page(ngx_http_request_t *r, ngx_uint_t status)
+{
+    ngx_uint_t                 i;
+    ngx_http_err_page_t       *page;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
+
+    if (clcf->error_pages == NULL || r->error_page || r->uri_changes == 0) {
+        return 0;
+    }
+
+    page = clcf->error_pages->elts;
+
+    for (i = 0; i < clcf->error_pages->nelts; i++) {
+        if (page[i].status == (ngx_int_t) status) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
 ngx_uint_t
 ngx_http_rt_negotiate(ngx_http_request_t *r, ngx_uint_t enabled)
 {
-    ngx_str_t   *accept;
-    ngx_uint_t   sse, any, only;
+    ngx_str_t   accept;
+    ngx_uint_t  sse, any, only;
 
-    accept = ngx_http_rt_header_in(r, "accept", sizeof("accept") - 1);
-
-    if (accept == NULL || accept->len == 0) {
+    if (ngx_http_rt_header_list(r, "accept", sizeof("accept") - 1, &accept)
+        != NGX_OK
+        || accept.len == 0)
+    {
         return (enabled & NGX_HTTP_RT_POLL) ? NGX_HTTP_RT_POLL
                                             : enabled & NGX_HTTP_RT_SSE;
     }
 
-    sse = ngx_http_rt_accepts(accept, "text/event-stream",
+    sse = ngx_http_rt_accepts(&accept, "text/event-stream",
                               sizeof("text/event-stream") - 1);
-    any = ngx_http_rt_accepts(accept, "*/*", sizeof("*/*") - 1);
-    only = sse && ngx_strlchr(accept->data, accept->data + accept->len, ',')
+    any = ngx_http_rt_accepts(&accept, "*/*", sizeof("*/*") - 1);
+    only = sse && ngx_strlchr(accept.data, accept.data + accept.len, ',')
                   == NULL;
 
     if (sse && (enabled & NGX_HTTP_RT_SSE)) {
@@ -295,7 +339,7 @@ ngx_http_rt_negotiate(ngx_http_request_t *r, ngx_uint_t enabled)
 static ngx_uint_t
 ngx_http_rt_accepts(ngx_str_t *accept, const char *type, size_t len)
 {
-    u_char  *p, *q, *last, *end;
+    u_char  *p, *last, *end;
 
     p = accept->data;
     last = p + accept->len;
@@ -315,18 +359,46 @@ ngx_http_rt_accepts(ngx_str_t *accept, const char *type, size_t len)
         if ((size_t) (end - p) >= len
             && ngx_strncasecmp(p, (u_char *) type, len) == 0
             && ((size_t) (end - p) == len || p[len] == ';' || p[len] == ' '
-                || p[len] == '\t'))
+                || p[len] == '\t')
+            && !ngx_http_rt_refused(p + len, end))
         {
-            q = ngx_strnstr(p, "q=0", end - p);
-
-            while (q && ++q + 2 < end && (q[2] == '.' || q[2] == '0')) {
-                /* void */
-            }
-
-            return (q && q + 2 >= end) ? 0 : 1;
+            return 1;
         }
 
         p = end + 1;
+    }
+
+    return 0;
+}
+
+
+/* 1: among the parameters of a media range is a q of zero */
+
+static ngx_uint_t
+ngx_http_rt_refused(const u_char *p, const u_char *last)
+{
+    while (p < last) {
+
+        while (p < last && (*p == ';' || *p == ' ' || *p == '\t')) {
+            p++;
+        }
+
+        if (last - p >= 3 && (p[0] == 'q' || p[0] == 'Q') && p[1] == '=') {
+
+            if (p[2] != '0') {
+                return 0;
+            }
+
+            for (p += 3; p < last && (*p == '.' || *p == '0'); p++) {
+                /* void */
+            }
+
+            return p == last || *p == ';' || *p == ' ' || *p == '\t';
+        }
+
+        while (p < last && *p != ';') {
+            p++;
+        }
     }
 
     return 0;
@@ -340,26 +412,96 @@ ngx_http_rt_header_in(ngx_http_request_t *r, const char *name, size_t len)
     ngx_list_part_t  *part;
     ngx_table_elt_t  *h;
 
+    i = 0;
     part = &r->headers_in.headers.part;
-    h = part->elts;
 
-    for (i = 0; /* void */ ; i++) {
+    h = ngx_http_rt_header_next(&part, &i, name, len);
 
-        if (i >= part->nelts) {
+    return h ? &h->value : NULL;
+}
 
-            if (part->next == NULL) {
+
+/* a header that is a list, which may be spread over several lines */
+
+static ngx_int_t
+ngx_http_rt_header_list(ngx_http_request_t *r, const char *name, size_t len,
+    ngx_str_t *value)
+{
+    u_char           *p;
+    size_t            size;
+    ngx_uint_t        i, n;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    n = 0;
+    size = 0;
+    i = 0;
+    part = &r->headers_in.headers.part;
+
+    while ((h = ngx_http_rt_header_next(&part, &i, name, len)) != NULL) {
+
+        if (n++ == 0) {
+            *value = h->value;
+        }
+
+        size += h->value.len + 1;
+    }
+
+    if (n < 2) {
+        return n ? NGX_OK : NGX_DECLINED;
+    }
+
+    p = ngx_pnalloc(r->pool, size);
+    if (p == NULL) {
+        return NGX_DECLINED;
+    }
+
+    value->data = p;
+    i = 0;
+    part = &r->headers_in.headers.part;
+
+    while ((h = ngx_http_rt_header_next(&part, &i, name, len)) != NULL) {
+
+        if (p != value->data) {
+            *p++ = ',';
+        }
+
+        p = ngx_cpymem(p, h->value.data, h->value.len);
+    }
+
+    value->len = p - value->data;
+
+    return NGX_OK;
+}
+
+
+static ngx_table_elt_t *
+ngx_http_rt_header_next(ngx_list_part_t **part, ngx_uint_t *i,
+    const char *name, size_t len)
+{
+    ngx_table_elt_t  *h;
+
+    for ( ;; ) {
+
+        if (*i >= (*part)->nelts) {
+
+            if ((*part)->next == NULL) {
                 return NULL;
             }
 
-            part = part->next;
-            h = part->elts;
-            i = 0;
+            *part = (*part)->next;
+            *i = 0;
+
+            continue;
         }
 
-        if (h[i].hash && h[i].key.len == len
-            && ngx_strncmp(h[i].lowcase_key, name, len) == 0)
+        h = (*part)->elts;
+        h += (*i)++;
+
+        if (h->hash && h->key.len == len
+            && ngx_strncmp(h->lowcase_key, name, len) == 0)
         {
-            return &h[i].value;
+            return h;
         }
     }
 }
@@ -470,17 +612,16 @@ ngx_uint_t
 ngx_http_rt_match(ngx_http_request_t *r, ngx_http_rt_version_t *v)
 {
     ngx_int_t         rc;
-    ngx_str_t         list, tag, *value;
+    ngx_str_t         list, tag;
     ngx_rt_cursor_t   c;
 
-    value = ngx_http_rt_header_in(r, "if-none-match",
-                                  sizeof("if-none-match") - 1);
-
-    if (value == NULL || !v->fresh || r != r->main) {
+    if (!v->fresh || r != r->main || ngx_http_rt_instead(r)
+        || ngx_http_rt_header_list(r, "if-none-match",
+                                   sizeof("if-none-match") - 1, &list)
+           != NGX_OK)
+    {
         return 0;
     }
-
-    list = *value;
 
     for ( ;; ) {
         rc = ngx_rt_etag_next(&list, &tag);
@@ -529,6 +670,10 @@ ngx_http_rt_etag(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
 
     ctx->version.data = p + 1;
     ctx->version.len = ngx_rt_cursor_format(p + 1, &v->cursor) - (p + 1);
+
+    if (ngx_http_rt_instead(r)) {
+        return NGX_OK;
+    }
 
     p[0] = '"';
     p[ctx->version.len + 1] = '"';
