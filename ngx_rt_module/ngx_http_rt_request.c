@@ -308,6 +308,8 @@ ngx_http_rt_negotiate(ngx_http_request_t *r, ngx_uint_t enabled)
     ngx_str_t   accept;
     ngx_uint_t  sse, any, only;
 
+    ngx_str_null(&accept);
+
     if (ngx_http_rt_header_list(r, "accept", sizeof("accept") - 1, &accept)
         != NGX_OK
         || accept.len == 0)
@@ -612,16 +614,17 @@ ngx_uint_t
 ngx_http_rt_match(ngx_http_request_t *r, ngx_http_rt_version_t *v)
 {
     ngx_int_t         rc;
-    ngx_str_t         list, tag;
+    ngx_str_t         list, tag, *value;
     ngx_rt_cursor_t   c;
 
-    if (!v->fresh || r != r->main || ngx_http_rt_instead(r)
-        || ngx_http_rt_header_list(r, "if-none-match",
-                                   sizeof("if-none-match") - 1, &list)
-           != NGX_OK)
-    {
+    value = ngx_http_rt_header_in(r, "if-none-match",
+                                  sizeof("if-none-match") - 1);
+
+    if (value == NULL || !v->fresh || r != r->main || ngx_http_rt_instead(r)) {
         return 0;
     }
+
+    list = *value;
 
     for ( ;; ) {
         rc = ngx_rt_etag_next(&list, &tag);
