@@ -260,7 +260,7 @@ ngx_rt_replay_start(ngx_rt_subscriber_t *sub, const ngx_rt_cursor_t *after,
         }
 
     } else if (confirmed && (start == NGX_RT_START_NEW
-                             || sub->seq == hub->seq))
+                             || oldest == hub->seq))
     {
         id.data = buf;
         id.len = ngx_rt_hub_id(hub, buf, hub->seq, NULL);
