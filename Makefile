@@ -35,7 +35,7 @@ all: $(SO)
 $(SO): config $(SRCS) $(HDRS) tools/module.sh $(BUILD)/.tree \
        $(wildcard $(NGINX_SRC)/src/core/nginx.h)
 	@tools/deps.sh build
-	@tools/module.sh
+	@MAKEFLAGS= tools/module.sh
 	@echo $@
 
 # rewritten when another tree is asked for
@@ -61,11 +61,11 @@ fuzz: $(SO)
 
 asan:
 	@tools/deps.sh build source
-	@tools/nginx.sh asan
+	@MAKEFLAGS= tools/nginx.sh asan
 
 static-check:
 	@tools/deps.sh build source
-	@tools/nginx.sh static
+	@MAKEFLAGS= tools/nginx.sh static
 
 check:
 	@tools/deps.sh test

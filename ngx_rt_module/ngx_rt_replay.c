@@ -195,6 +195,7 @@ ngx_rt_replay_start(ngx_rt_subscriber_t *sub, const ngx_rt_cursor_t *after,
     ngx_rt_view_t  view;
     u_char         buf[NGX_RT_CURSOR_LEN];
 
+    seq = 0;
     hub = sub->hub;
     sub->behind = 1;
     sub->fresh = 0;

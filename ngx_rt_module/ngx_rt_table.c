@@ -53,6 +53,7 @@ ngx_rt_table_look(ngx_rt_store_t *st, const ngx_rt_key_t *key, time_t now,
     ngx_rt_key_t        seen;
     ngx_rt_entry_sh_t  *e;
 
+    e = NULL;
     i = __atomic_load_n(ngx_rt_table_bucket(st, key), __ATOMIC_ACQUIRE);
 
     for (n = 0; n < NGX_RT_TABLE_STEPS; n++) {

@@ -13,10 +13,14 @@ cd "$top"
 
 mkdir -p "$BUILD"
 BUILD=$(cd "$BUILD" && pwd)
-NGINX_SRC=$(cd "$NGINX_SRC" 2> /dev/null && pwd) || {
-    echo "no nginx tree: apt-get install nginx-dev, or NGINX_SRC=..." >&2
+
+if [ ! -f "$NGINX_SRC/src/core/nginx.h" ]; then
+    echo "no nginx in $NGINX_SRC: apt-get install nginx-dev, or make" \
+         "NGINX_SRC=..." >&2
     exit 1
-}
+fi
+
+NGINX_SRC=$(cd "$NGINX_SRC" && pwd)
 
 # one at a time in a build directory
 exec 9> "$BUILD/.lock"
@@ -27,7 +31,8 @@ links=$BUILD/nginx-src
 log=$BUILD/configure.log
 stamp=$objs/.configured
 
-warn="-Wall -Wextra -Werror"
+# nginx passes -Wno-unused-parameter before these, which clang would not heed
+warn="-Wall -Wextra -Wno-unused-parameter -Werror"
 hard="-O2 -fPIC -fstack-protector-strong -D_FORTIFY_SOURCE=2"
 key="$NGINX_SRC $(cksum config tools/module.sh) $(ls -l --full-time \
      "$NGINX_SRC/src/core/nginx.h") ${CC:-} ${CFLAGS:-}"
@@ -57,7 +62,7 @@ if [ "$(cat "$stamp" 2> /dev/null)" != "$key" ]; then
               --add-dynamic-module="$top" --builddir="$objs") \
           > "$log" 2>&1 9>&-
     then
-        grep 'error:' "$log" >&2 || tail -20 "$log" >&2
+        tools/why.sh "$log" >&2
         exit 1
     fi
     echo "$key" > "$stamp"

@@ -43,7 +43,7 @@ asan)
     ;;
 
 static)
-    cc="-O2 -Wall -Wextra -Werror"
+    cc="-O2 -Wall -Wextra -Wno-unused-parameter -Werror"
     options=
     ;;
 
@@ -80,7 +80,7 @@ if [ "$(cat "$stamp" 2> /dev/null)" != "$key" ]; then
               --with-cc-opt="$cc ${CFLAGS:-}" --with-ld-opt="$ld" \
               --add-module="$top" $options) > "$log" 2>&1 9>&-
     then
-        grep 'error:' "$log" >&2 || tail -20 "$log" >&2
+        tools/why.sh "$log" >&2
         exit 1
     fi
     echo "$key" > "$stamp"
