@@ -339,11 +339,14 @@ ngx_rt_log_note(ngx_rt_store_t *st, ngx_rt_record_sh_t *rec,
 
     dst = ngx_rt_log_reserve(st, rec->size, off);
 
+    /* after that, for what makes room may take numbers; the callers go on
+     * with it also when there was none */
+
+    rec->seq = st->sh->seq + 1;
+
     if (dst == NULL) {
         return NGX_ERROR;
     }
-
-    rec->seq = st->sh->seq + 1;
 
     ngx_rt_log_write(dst, rec, &none, data);
     ngx_rt_log_commit(st, *off + rec->size);

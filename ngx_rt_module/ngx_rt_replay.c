@@ -34,6 +34,7 @@ static ngx_int_t ngx_rt_replay_place(ngx_rt_subscriber_t *sub,
     const ngx_rt_cursor_t *after, uint64_t *seq);
 static ngx_int_t ngx_rt_replay_collect(ngx_rt_subscriber_t *sub,
     ngx_array_t *items);
+static const char *ngx_rt_replay_reason(ngx_rt_view_t *view);
 static ngx_int_t ngx_rt_replay_channel(ngx_rt_subscriber_t *sub,
     ngx_rt_link_t *link, ngx_array_t *items);
 static ngx_int_t ngx_rt_replay_gap_item(ngx_array_t *items,
@@ -407,6 +408,20 @@ ngx_rt_replay_collect(ngx_rt_subscriber_t *sub, ngx_array_t *items)
 }
 
 
+/* why there is nothing up to the floor */
+
+static const char *
+ngx_rt_replay_reason(ngx_rt_view_t *view)
+{
+    if (view->floor == view->confirm_seq) {
+        return NGX_RT_GAP_FEED;
+    }
+
+    return (view->count == 0 && view->floor == view->version)
+           ? NGX_RT_GAP_TOO_LARGE : NGX_RT_GAP_EXPIRED;
+}
+
+
 static ngx_int_t
 ngx_rt_replay_channel(ngx_rt_subscriber_t *sub, ngx_rt_link_t *link,
     ngx_array_t *items)
@@ -467,9 +482,7 @@ ngx_rt_replay_channel(ngx_rt_subscriber_t *sub, ngx_rt_link_t *link,
 
         if (sub->seq < floor && (floor == view.floor || view.count)
             && ngx_rt_replay_gap_item(items, link, floor,
-                                      view.floor == view.confirm_seq
-                                      ? NGX_RT_GAP_TOO_LARGE
-                                      : NGX_RT_GAP_EXPIRED)
+                                      ngx_rt_replay_reason(&view))
                != NGX_OK)
         {
             return NGX_ERROR;

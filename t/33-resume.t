@@ -78,11 +78,17 @@ placed($live);
 wait_for { $redis->cmd(PUBSUB => 'NUMSUB', 'f')->[1] == 1 } 5, 'heard';
 $redis->publish(f => 'one');
 is(told($live->wait(1)), 'one', 'live');
+my $heard = $live->last_id;
 $redis->publish(f => 'x' x 1001);
 is(told($live->wait(1)), 'gap:message too large', 'too large is told');
+my $large = stream('/app/f', $heard);
+is(told($large->wait(1)), 'gap:message too large', 'to who resumes, too');
+$large->close;
 $redis->publish(f => 'two');
 is(told($live->wait(1)), 'two', 'and the stream goes on');
 my $before = $live->last_id;
+my $quiet = stream('/app/quiet');
+my $silent = placed($quiet);
 my $etag = get($ngx, '/app/f')->header('etag');
 is(get($ngx, '/app/f', headers => ['If-None-Match' => $etag])->status, 304,
     'current');
@@ -93,6 +99,9 @@ is(get($ngx, '/app/f', headers => ['If-None-Match' => $etag])->status, 200,
     'no 304 for what may have changed meanwhile');
 is(told(stream('/app/f', $before)->wait(1)), 'gap:feed',
     'a cursor of before the loss gets the gap too');
+is(told($quiet->wait(1, 5)), 'gap:feed', 'where nothing ever came, too');
+is(told(stream('/app/quiet', $silent)->wait(1)), 'gap:feed',
+    'and to its cursor');
 $redis->publish(f => 'three');
 is(told($live->wait(1)), 'three', 'and is live');
 
