@@ -23,7 +23,8 @@ sub stream ($path, $id = undef) {
 }
 
 sub placed ($sse) {
-    wait_for { $sse->wait(0, 0.1); defined $sse->last_id } 5, 'a place';
+    wait_for { RT::SSE::pump(0.1, $sse); $sse->last_id ne '' } 5,
+        'a place';
     return $sse->last_id;
 }
 

@@ -403,7 +403,7 @@ want(void)
 static void
 do_want_all(void)
 {
-    rc = ngx_rt_store_want_all(st, with_term);
+    rc = ngx_rt_store_want_all(st, with_term, 0);
 }
 
 
