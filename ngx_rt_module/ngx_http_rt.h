@@ -164,6 +164,7 @@ typedef struct {
                                                must hold such messages */
 } ngx_http_rt_hub_t;
 
+/* reads the block; NGX_CONF_OK, or an error that is logged or its text */
 char *ngx_http_rt_hub_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 
 /* the hub of that name, made as a reference when its block comes later */
@@ -180,6 +181,8 @@ void ngx_http_rt_conf_place(ngx_conf_t *cf, ngx_str_t *file,
 
 /* ngx_http_rt_conf_location.c: the configuration of a location */
 
+/* as nginx calls them; the setters of directives that ngx_http_rt_set_number
+ * and _enum do not do */
 void *ngx_http_rt_create_loc_conf(ngx_conf_t *cf);
 char *ngx_http_rt_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
@@ -203,6 +206,7 @@ ngx_int_t ngx_http_rt_zone(ngx_conf_t *cf, ngx_http_rt_hub_t *hub);
 
 /* ngx_http_rt_conf_redis.c: where Redis is and how to log in */
 
+/* setters: urls are read here and looked up later, the file is read at once */
 char *ngx_http_rt_set_redis(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_rt_set_password_file(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
@@ -284,8 +288,8 @@ ngx_chain_t *ngx_http_rt_status_json(ngx_http_request_t *r,
     ngx_http_rt_hub_status_t *hubs, ngx_uint_t n);
 
 
-/* transports */
-
+/* The transports: what their handler returns is nginx's to take.  subscribe
+ * negotiates and goes on to poll or sse with the context made */
 ngx_int_t ngx_http_rt_subscribe_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_rt_poll(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx);
 ngx_int_t ngx_http_rt_sse(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx);

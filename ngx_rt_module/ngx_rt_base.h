@@ -29,7 +29,6 @@
  * A fault point: where a test kills the process to prove that the next
  * writer repairs what is left.  It exists in test builds only.
  */
-
 #if (NGX_RT_FAULTS)
 void ngx_rt_fault(const char *name);
 #define NGX_RT_FAULT(name)        ngx_rt_fault(name)

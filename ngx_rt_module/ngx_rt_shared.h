@@ -94,7 +94,8 @@
  * and flags are there.  Written by the holder of the lock between reserve and
  * commit; afterwards only flags, prev and next change, under the lock and
  * with 8-byte or 1-byte atomic stores, so a reader may see them old or new
- * but never torn.
+ * but never torn.  A writer that is killed before the commit leaves nothing:
+ * what is beyond head is written again.
  *
  * The data is the event, directly followed by the payload.  LIVE is set on
  * NAME and MESSAGE and cleared when the record is given up or carried
@@ -249,10 +250,12 @@ typedef struct {
 
 /*
  * The head of a zone.  magic, layout, sizes, epoch and key are set once at
- * creation, before anybody else sees the zone.  seq is stored after the
- * change it numbers is complete: whatever a reader finds later has a larger
- * seq, or the same.  writing is 1 while the holder of the mutex changes
- * anything; found 1 by the next holder, it repairs (ngx_rt_recover.c): odd
+ * creation, before anybody else sees the zone.  All else is written by the
+ * holder of the mutex, but for dropped and viewers, which any worker adds to;
+ * readers without it take single fields by atomic loads.  seq is stored after
+ * the change it numbers is complete: whatever a reader finds later has a
+ * larger seq, or the same.  writing is 1 while anything is being changed; a
+ * killed writer leaves it 1, and the next one repairs (ngx_rt_recover.c): odd
  * entries are made whole from their messages, chains, queues and sums are
  * built anew from the entries and the log.
  *
@@ -386,6 +389,7 @@ ngx_int_t ngx_rt_log_body(ngx_rt_store_t *st, uint64_t off,
 
 /* ngx_rt_table.c: the channels */
 
+/* the identity of a channel in this zone; needs no lock */
 void ngx_rt_table_key(ngx_rt_store_t *st, const ngx_str_t *name,
     ngx_rt_key_t *key);
 
@@ -569,6 +573,7 @@ void ngx_rt_viewers_set(ngx_rt_store_t *st, uint32_t index, uint32_t gen,
 
 #define ngx_rt_viewers_epoch(word)    ((word) >> NGX_RT_VIEWERS_BITS)
 
+/* the epoch of now */
 static ngx_inline uint32_t
 ngx_rt_viewers_now(ngx_rt_store_t *st)
 {
@@ -576,6 +581,7 @@ ngx_rt_viewers_now(ngx_rt_store_t *st)
            % NGX_RT_VIEWERS_EPOCHS;
 }
 
+/* how many, all workers'; 0 also for an index that is none */
 static ngx_inline uint32_t
 ngx_rt_viewers_get(ngx_rt_store_t *st, uint32_t index)
 {

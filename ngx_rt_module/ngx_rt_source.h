@@ -29,6 +29,8 @@
 
 /* the feeder's part in a worker; a hub without redis has none */
 
+/* in a worker's init, NGX_OK or NGX_ERROR for lack of memory; exit gives the
+ * lease back and closes all connections */
 ngx_int_t ngx_rt_feeder_init(ngx_cycle_t *cycle, ngx_rt_hub_t *hub);
 void ngx_rt_feeder_exit(ngx_rt_hub_t *hub);
 
@@ -144,6 +146,7 @@ ngx_int_t ngx_rt_resp_feed(ngx_rt_resp_t *resp, const u_char *data,
  * NGX_AGAIN: feed more; NGX_ERROR as above */
 ngx_int_t ngx_rt_resp_next(ngx_rt_resp_t *resp, struct redisReply **reply);
 
+/* frees a reply; NULL is none */
 void ngx_rt_resp_free(struct redisReply *reply);
 
 
@@ -484,6 +487,7 @@ ngx_uint_t ngx_rt_pubsub_may_log(ngx_rt_feed_log_t *limit,
 
 typedef struct ngx_rt_publisher_s  ngx_rt_publisher_t;
 
+/* made with the hub, not connected; NULL: no memory */
 ngx_rt_publisher_t *ngx_rt_publisher_create(ngx_pool_t *pool,
     ngx_rt_hub_t *hub);
 
