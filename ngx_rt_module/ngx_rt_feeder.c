@@ -767,8 +767,6 @@ ngx_rt_feeder_wake_others(ngx_rt_feeder_t *f)
 void
 ngx_rt_feeder_set_timer(ngx_event_t *ev, ngx_msec_t delay)
 {
-    /* ngx_add_timer() alone keeps a timer that is set to about the same */
-
     if (ev->timer_set) {
         ngx_del_timer(ev);
     }

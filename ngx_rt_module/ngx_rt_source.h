@@ -540,6 +540,7 @@ typedef struct {
 
 /* ngx_rt_feed_handover.c */
 
+/* with the feeder's init: sets up what is the hand-over's in it */
 void ngx_rt_handover_init(ngx_rt_feeder_t *f);
 
 /* a feeder quits: NGX_OK, it goes on until it has an heir or there can be
@@ -555,19 +556,34 @@ void ngx_rt_handover_check(ngx_rt_feeder_t *f);
 /* neither heir nor offering; phase: what the heir leaves.  Closes nothing */
 void ngx_rt_handover_end(ngx_rt_feeder_t *f, ngx_uint_t phase);
 
-/* from the feed: the marker's channel is subscribed or denied; all of the
- * table is; the marker has come (NGX_OK, NGX_ABORT: the term is handed over) */
+/* from the feed: Redis has subscribed the marker's channel, or denied it */
 void ngx_rt_handover_listening(ngx_rt_feed_t *feed, ngx_uint_t denied);
+
+/* from the heir's feed: all of the table is subscribed; may be called again */
 void ngx_rt_handover_walked(ngx_rt_feed_t *feed);
+
+/* from the feed: the marker has come.  NGX_OK, also when it counts for
+ * nothing; NGX_ABORT: the term is handed over */
 ngx_int_t ngx_rt_handover_marked(ngx_rt_feed_t *feed);
 
 
-/* ngx_rt_feeder.c, for the hand-over: gives the lease back; the heir's turn
- * to feed has come; it has not; a timer set anew; all workers woken */
+/* ngx_rt_feeder.c, for the hand-over */
+
+/* gives the lease back and wakes whoever may want it; harmless without one.
+ * Not from within the connection's events */
 void ngx_rt_feeder_release(ngx_rt_feeder_t *f);
+
+/* the heir feeds, by this term */
 void ngx_rt_feeder_inherit(ngx_rt_feeder_t *f, uint64_t term);
+
+/* closes the connection and waits for the lease again.  Not from within the
+ * connection's events, but for closed */
 void ngx_rt_feeder_step_down(ngx_rt_feeder_t *f);
+
+/* sets a timer anew: ngx_add_timer() keeps one that is set to about the same */
 void ngx_rt_feeder_set_timer(ngx_event_t *ev, ngx_msec_t delay);
+
+/* wakes all other workers of the zone */
 void ngx_rt_feeder_wake_others(ngx_rt_feeder_t *f);
 
 /* ngx_rt_feeder.c: the publisher of the hub */
