@@ -143,7 +143,8 @@ sub refused ($path, $status, $name, %opt) {
     for my $h ([], [Accept => 'text/event-stream'], ['If-None-Match' => $etag],
         ['If-None-Match' => '*'])
     {
-        my $r = get($ngx, "/$hub$path", headers => [@$h, @{$opt{headers} // []}]);
+        my $r = get($ngx, "/$hub$path",
+            headers => [@$h, @{$opt{headers} // []}]);
         is($r->status, $status, "$hub: $name: $status @$h");
         my @shown = grep { defined $r->header($_) }
             qw(ETag RT-Advice RT-Poll-Interval X-Accel-Buffering);
@@ -258,7 +259,8 @@ for (qw(mem app)) {
     is($r->header('ETag'), undef, 'without an ETag');
     my @req = map { stream('/req/a?k=s') } 1, 2;
     is("@{[map { $_->status } @req]}", '200 200', 'streams');
-    $r = get($ngx, "/$hub/req/a?k=s", headers => [Accept => 'text/event-stream']);
+    $r = get($ngx, "/$hub/req/a?k=s",
+        headers => [Accept => 'text/event-stream']);
     is($r->status . $r->body, "503later\n", 'then no more');
     $req[0]->expect('hello');
     $_->close for @req;
@@ -283,7 +285,8 @@ for (qw(mem app)) {
         is($h{'x-always'}, 'always', 'always');
         is($h{'x-plain'}, $status == 400 ? undef : 'plain', 'plain');
         next if $status == 400;
-        like($h{'cache-control'}, qr/\bno-cache\b/, 'no-cache survives expires');
+        like($h{'cache-control'}, qr/\bno-cache\b/,
+            'no-cache survives expires');
         ok(defined $h{expires}, 'expires');
     }
 
@@ -310,6 +313,7 @@ for (qw(mem app)) {
             $r = $c->read;
             is($r->status, $status, "$hub: $path @$h");
             is($r->body, $body, 'the body ends');
+            is($r->header('Content-Length'), length $body, 'its length');
             is($r->header('ETag'), undef, 'it is no version');
         }
         $c->close;

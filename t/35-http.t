@@ -142,7 +142,8 @@ sub kind ($head) {
         push @want, $want;
     }
     $c->write($text);
-    my @got = map { my $r = $c->read; $r->status . $r->body =~ s/^\[\K.*//rs } @want;
+    my @got = map { my $r = $c->read;
+                    $r->status . $r->body =~ s/^\[\K.*//rs } @want;
     is("@got", "@want", '10 in one write, in order');
     $c->send(HEAD => '/rt/a');
     $c->send(GET => '/rt/a');
@@ -485,7 +486,8 @@ for my $accept ('identity', 'gzip') {
     is($r->header('Content-Encoding'), 'gzip', 'a poll may be compressed');
     like($r->header('ETag'), qr{^W/}, 'under a weak ETag');
     is(get($ngx, '/rt/a', port => 4, headers => ['Accept-Encoding' => 'gzip',
-        'If-None-Match' => $r->header('ETag')])->status, 304, 'which is current');
+        'If-None-Match' => $r->header('ETag')])->status, 304,
+        'which is current');
 }
 
 # behind another nginx
@@ -513,5 +515,25 @@ wait_ok {
     $closed = () = $log =~ m{"GET (?:/11)?/rt/px1. HTTP/1}g;
     $closed == 4;
 } 5, 'the proxied streams are closed on both sides';
+
+# past stale no condition makes a 304
+
+get($ngx, '/app/stale');
+$redis->wait_sub('stale');
+$redis->publish(stale => 'old');
+wait_for { get($ngx, '/app/stale')->status == 200 } 5, 'it is known';
+my $tag = get($ngx, '/app/stale')->header('ETag');
+$redis->stop;
+wait_ok { !defined get($ngx, '/app/stale')->header('ETag') } 10,
+    'Redis is away: no ETag';
+for my $value ('*', $tag, "W/$tag") {
+    my $r = get($ngx, '/app/stale', headers => ['If-None-Match' => $value]);
+    is($r->status . $r->body, '200old', "If-None-Match: $value");
+}
+my $r = get($ngx, '/app/never', headers => ['If-None-Match' => '*']);
+is($r->status, 503, 'nothing retained');
+like($r->header('Retry-After') // '', qr/^\d+$/, 'with Retry-After');
+is(kind(head_of('/app/never', Accept => 'text/event-stream')), 'sse',
+    'a stream opens all the same');
 
 done_testing;

@@ -10,7 +10,8 @@ my $redis = RT::Redis->new;
 my $hub = <<'END';
     rt_hub mem { zone 8m; history 500; }
     rt_hub app { zone 8m; history 4; redis %%REDIS%%; }
-    log_format rt '$uri $status $rt_messages $rt_close';
+    log_format rt '$uri $status $rt_messages $rt_close '
+        '$request_time';
     access_log %%DIR%%/logs/rt.log rt;
 END
 my $locations = <<'END';
@@ -19,7 +20,9 @@ my $locations = <<'END';
     location ~ ^/history/(?<channel>.+)$ {
         rt_start history; rt_subscribe mem $channel;
     }
-    location ~ ^/new/(?<channel>.+)$ { rt_start new; rt_subscribe mem $channel; }
+    location ~ ^/new/(?<channel>.+)$ {
+        rt_start new; rt_subscribe mem $channel;
+    }
     location ~ ^/latest/(?<channel>.+)$ {
         rt_start latest; rt_subscribe mem $channel;
     }
@@ -37,7 +40,7 @@ my $locations = <<'END';
         rt_max_subscribers 3; rt_subscribe app $channel;
     }
     location ~ ^/beat/(?<channel>.+)$ {
-        rt_heartbeat 400ms; rt_subscribe mem $channel;
+        rt_heartbeat 800ms; rt_subscribe mem $channel;
     }
     location ~ ^/quiet/(?<channel>.+)$ {
         rt_heartbeat 10m; rt_subscribe mem $channel;
@@ -63,7 +66,8 @@ sub publish ($channel, @data) {
 sub stream ($path, %opt) { return RT::SSE->new($opt{on} // $ngx, $path, %opt) }
 
 sub placed ($s) {
-    wait_for { RT::SSE::pump(0.1, $s); $s->last_id ne '' } 5, "a place on $s->{path}";
+    wait_for { RT::SSE::pump(0.1, $s); $s->last_id ne '' } 5,
+        "a place on $s->{path}";
     return $s;
 }
 
@@ -76,32 +80,35 @@ sub told (@events) {
 
 sub logged ($like, $name) {
     local $Test::Builder::Level = $Test::Builder::Level + 1;
-    wait_ok { grep { $_ =~ $like } split /\n/, slurp($ngx->dir . '/logs/rt.log') }
-        5, $name;
+    wait_ok {
+        grep { $_ =~ $like } split /\n/, slurp($ngx->dir . '/logs/rt.log')
+    } 5, $name;
 }
 
 # rt_lifetime: 20 streams, each within 10%, with messages on their way
 
 {
     publish(life => 0);
-    my $start = time;
     my @s = map { stream('/life/life') } 1 .. 20;
-    my ($n, %took) = (1);
+    my $n = 1;
     RT::poll_until(sub {
         RT::SSE::pump(0.02, @s);
-        for my $s (@s) {
-            $took{$s} //= time - $start if $s->{done};
-        }
         publish(life => $n++) if $n < 400;
-        keys %took == @s;
+        @s == grep { $_->{done} } @s;
     }, 5);
-    is(scalar keys %took, 20, 'rt_lifetime: all have ended');
-    my @t = sort { $a <=> $b } values %took;
-    cmp_ok($t[0], '>=', 0.88, 'none before 90%');
-    cmp_ok($t[-1], '<=', RT::scale(1.35), 'none long after 110%');
+    is(scalar(grep { $_->{done} } @s), 20, 'rt_lifetime: all have ended');
+    logged(qr{^/life/life 200 \d+ lifetime}, '$rt_close');
+    my $all = wait_for {
+        my @took = slurp($ngx->dir . '/logs/rt.log')
+            =~ m{^/life/life 200 \d+ lifetime (\S+)$}mg;
+        @took == 20 ? \@took : undef;
+    } 5, 'all are logged';
+    my @t = sort { $a <=> $b } @{$all // [0]};
+    cmp_ok($t[0], '>=', 0.89, 'none before 90%');
+    cmp_ok($t[-1], '<=', RT::scale(1.6), 'none long after 110%');
     cmp_ok($t[-1] - $t[0], '>=', 0.02, 'not all at once');
     is(scalar(grep { $_->clean } @s), 20, 'with the last chunk');
-    my ($bad, $all) = 0;
+    my $bad = 0;
     for my $s (@s) {
         my @got = map { $_->{data} } $s->wait(10_000, 0);
         my $again = stream('/mem/life', last => $s->last_id);
@@ -112,7 +119,6 @@ sub logged ($like, $name) {
     }
     is($bad, 0, "they resume by their last id with nothing lost or twice");
     cmp_ok($n, '>', 5, 'there was something to lose');
-    logged(qr{^/life/life 200 \d+ lifetime$}, '$rt_close');
 }
 
 # rt_max_subscribers: over both workers, by channel
@@ -140,8 +146,10 @@ for my $base ('/max', '/maxapp') {
     for my $end (qw(close reset)) {
         (shift @s)->$end;
         my $new;
-        wait_ok { $new = stream($path); $new->status == 200 || ($new->close, 0)[1] }
-            5, "freed by a $end";
+        wait_ok {
+            $new = stream($path);
+            $new->status == 200 || ($new->close, 0)[1];
+        } 5, "freed by a $end";
         push @s, $new;
         is(get($ngx, $path, headers => [Accept => 'text/event-stream'])
             ->status, 503, 'then full again');
@@ -170,10 +178,10 @@ for my $base ('/max', '/maxapp') {
     $s->wait_comment for 1 .. 3;
     my @at = $s->comments;
     is(scalar @at, 3, 'rt_heartbeat: comments');
-    cmp_ok($at[2] - $at[0], '>=', 0.7, 'not more often than told');
-    cmp_ok($at[2] - $at[0], '<=', RT::scale(1.6), 'nor less');
+    cmp_ok($at[2] - $at[0], '>=', 1.5, 'not more often than told');
+    cmp_ok($at[2] - $at[0], '<=', RT::scale(3.2), 'nor less');
     my $before = $s->comments;
-    my $end = time + 1.2;
+    my $end = time + 2;
     my $n = 0;
     while (time < $end) {
         publish(beat => ++$n);
@@ -184,7 +192,7 @@ for my $base ('/max', '/maxapp') {
     cmp_ok($s->comments - $before, '<=', 1, 'are heartbeats enough');
     my $last = time;
     $s->wait_comment;
-    cmp_ok(time - $last, '>=', 0.25, 'the next is a whole while after the last');
+    cmp_ok(time - $last, '>=', 0.5, 'the next is a whole while after the last');
     is(scalar $quiet->comments, 0, 'another location has its own');
     $_->close for $s, $quiet;
 }
