@@ -213,7 +213,15 @@ ngx_rt_pubsub_publish(ngx_rt_feed_t *feed, const ngx_str_t *name,
 {
     ngx_int_t      rc;
     ngx_uint_t     queued;
+    ngx_rt_key_t   key;
     ngx_rt_view_t  view;
+
+    if (pattern) {
+        /* kept for whoever comes: a message is use enough */
+
+        ngx_rt_table_key(feed->hub->store, name, &key);
+        (void) ngx_rt_table_look(feed->hub->store, &key, ngx_time(), &view);
+    }
 
     if (pattern && !feed->warm) {
         rc = ngx_rt_pubsub_confirm(feed, name);

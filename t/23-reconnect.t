@@ -302,10 +302,13 @@ $ngx->stop;
 
 {
     my $ngx = RT::Nginx->new(redis => $redis, workers => 2, http => <<'END',
-        rt_hub app { zone 8m; redis %%REDIS%%; inactive 1s; }
+        rt_hub app { zone 8m; redis %%REDIS%%; inactive 1s;
+                     subscribe 'warm*'; }
 END
         server => <<'END');
-        location ~ ^/rt/(?<channel>\w+)$ { rt_subscribe app $channel; }
+        location ~ ^/rt/(?<channel>\w+)$ {
+            rt_subscribe app $channel; rt_start history;
+        }
         location = /status { rt_status json; }
 END
     wait_for { live($ngx) } 5, 'live';
@@ -330,6 +333,20 @@ END
     wait_ok { poll($ngx, '/rt/u1')->body eq 'again' } 3, 'and live again';
     $redis->publish(kept => 'x');
     $sse->expect('x');
+
+    # under a pattern a message is use enough
+
+    wait_for { $redis->cmd(PUBSUB => 'NUMPAT') } 3, 'the pattern';
+    my ($n, $start) = (0, time);
+    stays {
+        $redis->publish(warm => $n++) if time > $start + $n * 0.12;
+        1;
+    } 6, 'published to for long';
+    my $warm = RT::SSE->new($ngx, '/rt/warm');
+    is(join(' ', map { $_->{data} } $warm->wait($n)),
+        join(' ', 0 .. $n - 1), 'it has its whole history');
+    $warm->close;
+    wait_ok { hub($ngx)->{channels} == 1 } 10, 'without any it is forgotten';
 }
 
 done_testing;
