@@ -225,9 +225,9 @@ sub group ($pgid) {
     return @pids;
 }
 
-# ends a child and its group for certain
+# ends a child and its group for certain, also when it is stopped: it must not
+# go on for a moment before that
 sub kill_group ($pid) {
-    kill CONT => -$pid;
     kill KILL => -$pid;
     waitpid $pid, 0 if delete $children{$pid};
 }
