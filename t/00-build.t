@@ -17,6 +17,11 @@ my $so = root() . '/build/ngx_http_rt_module.so';
 my $nchan = '/usr/lib/nginx/modules/ngx_nchan_module.so';
 my %jobs;
 
+# of the make that runs this, variables count; it has no jobs for ours
+my ($variables) = ($ENV{MAKEFLAGS} // '') =~ /(?:^| )(-- .*)/;
+$ENV{MAKEFLAGS} = $variables // '';
+delete $ENV{MFLAGS};
+
 # in the background: every compile that is awaited costs configure's time
 sub start ($name, @argv) {
     my $out = dir() . "/$name.out";
