@@ -36,6 +36,7 @@
 static ngx_int_t ngx_rt_pubsub_listening(ngx_rt_redis_t *rd,
     ngx_rt_redis_op_t *op, redisReply *reply);
 static ngx_int_t ngx_rt_pubsub_walk(ngx_rt_feed_t *feed);
+static ngx_uint_t ngx_rt_pubsub_full(ngx_rt_feed_t *feed);
 static ngx_int_t ngx_rt_pubsub_send(ngx_rt_feed_sub_t *sub,
     ngx_uint_t subscribe);
 static ngx_int_t ngx_rt_pubsub_subscribe(ngx_rt_feed_t *feed,
@@ -227,10 +228,7 @@ ngx_rt_pubsub_fill(ngx_rt_feed_t *feed)
 
     for (n = 0; n < NGX_RT_FEED_PORTION; n++) {
 
-        if (feed->inflight >= NGX_RT_FEED_WINDOW
-            || ngx_rt_redis_room(feed->redis)
-               < feed->hub->conf->prefix.len + NGX_RT_FEED_COMMAND)
-        {
+        if (ngx_rt_pubsub_full(feed)) {
             return NGX_OK;
         }
 
@@ -276,10 +274,7 @@ ngx_rt_pubsub_walk(ngx_rt_feed_t *feed)
 
     for (n = 0; n < NGX_RT_FEED_PORTION; n++) {
 
-        if (feed->inflight >= NGX_RT_FEED_WINDOW
-            || ngx_rt_redis_room(feed->redis)
-               < feed->hub->conf->prefix.len + NGX_RT_FEED_COMMAND)
-        {
+        if (ngx_rt_pubsub_full(feed)) {
             return NGX_OK;
         }
 
@@ -303,6 +298,17 @@ ngx_rt_pubsub_walk(ngx_rt_feed_t *feed)
     feed->more = 1;
 
     return NGX_OK;
+}
+
+
+/* 1: no room for another command, an answer will call again */
+
+static ngx_uint_t
+ngx_rt_pubsub_full(ngx_rt_feed_t *feed)
+{
+    return feed->inflight >= NGX_RT_FEED_WINDOW
+           || ngx_rt_redis_room(feed->redis)
+              < feed->hub->conf->prefix.len + NGX_RT_FEED_COMMAND;
 }
 
 

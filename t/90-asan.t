@@ -117,6 +117,7 @@ END
 END2
     my $n = 0;
     for my $point (@points) {
+        $ngx->mark;
         RT::spew("$file.new", $point);
         rename "$file.new", $file or die "$file: $!\n";
         wait_ok {
@@ -126,7 +127,7 @@ END2
             if ($point =~ /^(?:take|live):/ && $n % 8 == 0) {
                 kill KILL => $_ for ($ngx->workers)[0] // ();
             }
-            !-e $file;
+            !-e $file && $ngx->log(qr/exited on signal 9/);
         } 10, "killed at: $point";
         wait_ok {
             $n++;
