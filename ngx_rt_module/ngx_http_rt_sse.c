@@ -52,6 +52,7 @@ static void ngx_http_rt_sse_queue(ngx_http_rt_stream_t *s,
     ngx_rt_frame_t *frame);
 static void ngx_http_rt_sse_text(ngx_http_rt_stream_t *s, const u_char *text,
     size_t len);
+static void ngx_http_rt_sse_retry(ngx_http_rt_stream_t *s);
 static ngx_int_t ngx_http_rt_sse_send(ngx_http_rt_stream_t *s);
 static void ngx_http_rt_sse_sweep(ngx_http_rt_stream_t *s);
 static void ngx_http_rt_sse_writable(ngx_http_request_t *r);
@@ -209,12 +210,8 @@ ngx_http_rt_sse_subscribe(ngx_http_rt_stream_t *s)
     ngx_str_t         text;
     ngx_uint_t        given, invalid;
     ngx_rt_cursor_t   cursor;
-    u_char            buf[sizeof("retry: \n\n") + NGX_INT_T_LEN], *p;
 
-    p = ngx_sprintf(buf, "retry: %M\n\n",
-                    (ngx_msec_t) ngx_http_rt_sse_jitter(s->conf->retry, 2));
-
-    ngx_http_rt_sse_text(s, buf, p - buf);
+    ngx_http_rt_sse_retry(s);
 
     given = ngx_http_rt_sse_cursor(s->request, &text);
     invalid = given
@@ -408,6 +405,18 @@ ngx_http_rt_sse_text(ngx_http_rt_stream_t *s, const u_char *text, size_t len)
     frame->len = len;
 
     ngx_http_rt_sse_queue(s, frame);
+}
+
+
+static void
+ngx_http_rt_sse_retry(ngx_http_rt_stream_t *s)
+{
+    u_char  *p, buf[sizeof("retry: \n\n") + NGX_INT_T_LEN];
+
+    p = ngx_sprintf(buf, "retry: %M\n\n",
+                    (ngx_msec_t) ngx_http_rt_sse_jitter(s->conf->retry, 2));
+
+    ngx_http_rt_sse_text(s, buf, p - buf);
 }
 
 
@@ -631,7 +640,17 @@ ngx_http_rt_sse_lifetime(ngx_event_t *ev)
 
     s = ev->data;
 
-    ngx_http_rt_sse_close(s, s->sub.hub->draining ? "drain" : "lifetime", 0);
+    if (s->sub.hub->draining) {
+
+        /* a new delay: those who were told a short one at the begin, or came
+         * together, do not all come back together */
+
+        ngx_http_rt_sse_retry(s);
+        ngx_http_rt_sse_close(s, "drain", 0);
+        return;
+    }
+
+    ngx_http_rt_sse_close(s, "lifetime", 0);
 }
 
 

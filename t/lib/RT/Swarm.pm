@@ -79,6 +79,8 @@ sub _reconnect ($self) {
         next if time < $client->{again};
         delete $client->{again};
         $sse->close if !$sse->{eof};
+        # an id without data moves it, too
+        $client->{last} = $sse->last_id if $sse->last_id ne '';
         eval { $self->_connect($client); 1 }
             or $client->{again} = time + $ms / 1000;
     }
