@@ -17,24 +17,32 @@
  *     cuts, stops ----------------------> reads no further
  *                                         stores what is after the marker
  *
- * New channels wait in the want queue meanwhile.  Where there is no heir in
- * time, Redis denies the marker, or the new configuration feeds from another
+ * New channels wait in the want queue meanwhile.  Where the heir takes too
+ * long, Redis denies the marker, or the new configuration feeds from another
  * place: the lease is released as if the feeder had died, a gap.
+ *
+ * Where there is no heir at all, since nginx quits, is upgraded, or the new
+ * configuration has no such hub, the feeder goes on alone for as long as a
+ * stream is open in any worker of the zone; an heir may still come.
  */
 
 
 #include <ngx_rt_source.h>
+#include <hiredis/hiredis.h>
 
 
 #define NGX_RT_HANDOVER_TICK      20        /* ms, between looks */
 #define NGX_RT_HANDOVER_TIME      3000      /* ms, for all of it */
 #define NGX_RT_HANDOVER_BIRTH     300       /* ms, for the first new worker to
                                                be there: else nginx quits */
+#define NGX_RT_HANDOVER_ALONE     50        /* ms, between looks */
 
 
 static void ngx_rt_handover_name(ngx_rt_feeder_t *f, uint64_t term);
 static void ngx_rt_handover_hold(ngx_event_t *ev);
+static void ngx_rt_handover_hold_alone(ngx_rt_feeder_t *f);
 static void ngx_rt_handover_published(ngx_rt_publish_t *pub);
+static uint32_t ngx_rt_handover_number(const redisReply *payload);
 static uint32_t ngx_rt_handover_digest(ngx_rt_hub_conf_t *conf);
 static void ngx_rt_handover_update(uint32_t *crc, const ngx_str_t *value);
 
@@ -158,7 +166,7 @@ ngx_rt_handover_listening(ngx_rt_feed_t *feed, ngx_uint_t denied)
         return;
     }
 
-    if (!f->heir && f->hold.timer_set
+    if (!f->heir && f->hold.timer_set && !f->alone
         && ngx_rt_handover_offer(f->hub->store, f->term, f->config) == NGX_OK)
     {
         ngx_rt_feeder_wake_others(f);
@@ -172,6 +180,7 @@ static void
 ngx_rt_handover_hold(ngx_event_t *ev)
 {
     ngx_msec_t        age;
+    ngx_uint_t        heirs;
     ngx_rt_store_t   *st;
     ngx_rt_feeder_t  *f;
 
@@ -179,10 +188,24 @@ ngx_rt_handover_hold(ngx_event_t *ev)
     st = f->hub->store;
     age = ngx_current_msec - f->begun;
 
-    if (age >= NGX_RT_HANDOVER_TIME
-        || ngx_rt_handover_phase(st, f->term) == NGX_RT_HANDOVER_REFUSED
-        || (age >= NGX_RT_HANDOVER_BIRTH
-            && ngx_rt_handover_heirs(st, f->hub->slot) == 0))
+    if (f->alone) {
+        ngx_rt_handover_hold_alone(f);
+        return;
+    }
+
+    heirs = (age < NGX_RT_HANDOVER_BIRTH)
+            || ngx_rt_handover_heirs(st, f->hub->slot);
+
+    if (!heirs && ngx_rt_handover_streams(st)
+        && ngx_rt_handover_withdraw(st, f->term) == NGX_OK)
+    {
+        ngx_rt_handover_alone(f);
+        ngx_rt_feeder_wake(f->hub);
+        return;
+    }
+
+    if (!heirs || age >= NGX_RT_HANDOVER_TIME
+        || ngx_rt_handover_phase(st, f->term) == NGX_RT_HANDOVER_REFUSED)
     {
         ngx_log_error(NGX_LOG_NOTICE, f->hub->log, 0,
                       "rt_hub \"%V\": the feed was not handed over",
@@ -196,9 +219,44 @@ ngx_rt_handover_hold(ngx_event_t *ev)
 }
 
 
+void
+ngx_rt_handover_alone(ngx_rt_feeder_t *f)
+{
+    f->alone = 1;
+    f->feed.frozen = 0;
+
+    ngx_log_error(NGX_LOG_NOTICE, f->hub->log, 0,
+                  "rt_hub \"%V\": fed by a worker that quits, while streams "
+                  "are open", &f->hub->conf->name);
+
+    ngx_rt_feeder_set_timer(&f->hold, NGX_RT_HANDOVER_ALONE);
+}
+
+
+static void
+ngx_rt_handover_hold_alone(ngx_rt_feeder_t *f)
+{
+    ngx_uint_t  heirs;
+
+    heirs = ngx_rt_handover_heirs(f->hub->store, f->hub->slot);
+
+    if (!heirs && ngx_rt_handover_streams(f->hub->store)) {
+        ngx_rt_feeder_set_timer(&f->hold, NGX_RT_HANDOVER_ALONE);
+        return;
+    }
+
+    f->alone = 0;
+
+    if (!heirs || ngx_rt_handover_begin(f) != NGX_OK) {
+        ngx_rt_feeder_release(f);
+    }
+}
+
+
 ngx_uint_t
 ngx_rt_handover_try(ngx_rt_feeder_t *f)
 {
+    uint32_t         claim;
     uint64_t         term;
     ngx_int_t        rc;
     ngx_rt_store_t  *st;
@@ -211,13 +269,15 @@ ngx_rt_handover_try(ngx_rt_feeder_t *f)
         return 0;
     }
 
-    rc = ngx_rt_handover_claim(st, f->hub->nslot, ngx_pid, f->config, &term);
+    rc = ngx_rt_handover_claim(st, f->hub->nslot, ngx_pid, f->config, &term,
+                               &claim);
 
     if (rc != NGX_OK) {
         return 0;
     }
 
     f->heir = term;
+    f->claim = claim;
     f->begun = ngx_current_msec;
     f->feed.heir = 1;
 
@@ -234,8 +294,9 @@ ngx_rt_handover_try(ngx_rt_feeder_t *f)
 void
 ngx_rt_handover_walked(ngx_rt_feed_t *feed)
 {
-    ngx_str_t         none;
+    ngx_str_t         none, claim;
     ngx_rt_feeder_t  *f;
+    u_char            buf[NGX_INT32_LEN];
 
     f = feed->feeder;
 
@@ -245,7 +306,10 @@ ngx_rt_handover_walked(ngx_rt_feed_t *feed)
 
     ngx_str_set(&none, "");
 
-    if (ngx_rt_publish_send(f->hub, &f->mark, &feed->marker, &none, &none)
+    claim.data = buf;
+    claim.len = ngx_sprintf(buf, "%uD", f->claim) - buf;
+
+    if (ngx_rt_publish_send(f->hub, &f->mark, &feed->marker, &none, &claim)
         != NGX_OK)
     {
         ngx_rt_handover_give_up(f->hub->store, f->heir, ngx_pid,
@@ -279,18 +343,43 @@ ngx_rt_handover_published(ngx_rt_publish_t *pub)
 }
 
 
-ngx_int_t
-ngx_rt_handover_marked(ngx_rt_feed_t *feed)
+/* of the payload: the number, in an envelope or not */
+
+static uint32_t
+ngx_rt_handover_number(const redisReply *payload)
 {
-    uint32_t          slot;
+    size_t    i;
+    uint32_t  n;
+
+    n = 0;
+
+    for (i = 0; payload->type == REDIS_REPLY_STRING && i < payload->len; i++) {
+        if (payload->str[i] >= '0' && payload->str[i] <= '9') {
+            n = n * 10 + (payload->str[i] - '0');
+        }
+    }
+
+    return n;
+}
+
+
+ngx_int_t
+ngx_rt_handover_marked(ngx_rt_feed_t *feed, const redisReply *payload)
+{
+    uint32_t          slot, claim;
     ngx_int_t         rc;
     ngx_rt_feeder_t  *f;
 
     f = feed->feeder;
+    claim = ngx_rt_handover_number(payload);
 
     if (f->heir) {
-        f->redis.paused = 1;
-        ngx_rt_feeder_set_timer(&f->lease, 1);
+
+        if (claim == f->claim) {
+            f->redis.paused = 1;
+            ngx_rt_feeder_set_timer(&f->lease, 1);
+        }
+
         return NGX_OK;
     }
 
@@ -298,7 +387,8 @@ ngx_rt_handover_marked(ngx_rt_feed_t *feed)
         return NGX_OK;
     }
 
-    rc = ngx_rt_handover_cut(f->hub->store, f->term, ngx_current_msec, &slot);
+    rc = ngx_rt_handover_cut(f->hub->store, f->term, claim, ngx_current_msec,
+                             &slot);
 
     if (rc == NGX_OK) {
         ngx_rt_wakeup_send(slot);
@@ -361,6 +451,7 @@ ngx_rt_handover_end(ngx_rt_feeder_t *f, ngx_uint_t phase)
     }
 
     f->heir = 0;
+    f->alone = 0;
     f->feed.heir = 0;
     f->feed.frozen = 0;
 }

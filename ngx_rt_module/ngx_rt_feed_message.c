@@ -87,7 +87,7 @@ ngx_rt_pubsub_push(ngx_rt_feed_t *feed, redisReply *reply)
 
         return (i == 0 && name.len == feed->marker.len
                 && ngx_memcmp(name.data, feed->marker.data, name.len) == 0)
-               ? ngx_rt_handover_marked(feed) : NGX_OK;
+               ? ngx_rt_handover_marked(feed, payload) : NGX_OK;
     }
 
     if (feed->heir) {

@@ -11,9 +11,9 @@
  *        +---- term over, quit ------+------------+
  *
  * A worker that waits looks at the lease a few times a second; when the
- * feeder quits it wakes the others.  A worker that quits, and still has
- * streams to drain, feeds only if nobody else wants to: after a reload that
- * made another zone, the old workers have but themselves.
+ * feeder quits it wakes the others.  A worker that quits feeds only if nobody
+ * else wants to, and there are streams to drain: after a reload that made
+ * another zone, the old workers have but themselves.
  */
 
 
@@ -295,7 +295,12 @@ ngx_rt_feeder_wait(ngx_rt_feeder_t *f)
             f->vacant = ngx_max(ngx_current_msec, 1);
         }
 
-        vacant = (ngx_current_msec - f->vacant >= NGX_RT_FEEDER_PATIENCE);
+        if (ngx_rt_handover_heirs(f->hub->store, f->hub->slot)) {
+            vacant = (ngx_current_msec - f->vacant >= NGX_RT_FEEDER_PATIENCE);
+
+        } else {
+            vacant = (ngx_rt_handover_streams(f->hub->store) != 0);
+        }
 
     } else {
         f->vacant = 0;
@@ -387,6 +392,12 @@ ngx_rt_feeder_take(ngx_rt_feeder_t *f)
     }
 
     ngx_rt_feeder_set_timer(&f->lease, NGX_RT_LEASE_RENEW);
+
+    if (f->quitting
+        && ngx_rt_handover_heirs(f->hub->store, f->hub->slot) == 0)
+    {
+        ngx_rt_handover_alone(f);
+    }
 
     ngx_rt_redis_open(&f->redis);
 }
@@ -565,7 +576,7 @@ ngx_rt_feeder_closed(ngx_rt_redis_t *rd)
         return;
     }
 
-    if (f->hold.timer_set) {
+    if (f->hold.timer_set && !f->alone) {
         /* there is nothing to hand over any more */
         ngx_rt_feeder_release(f);
         return;

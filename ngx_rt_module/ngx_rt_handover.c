@@ -9,6 +9,9 @@
  *                        ^                  |
  *                        +---- give up -----+--> REFUSED
  *
+ * Each claim has a number, which is in the heir's marker: that of an heir who
+ * has given up since is no cut for the next one.
+ *
  * All of it is written under the mutex.  Whoever dies on the way leaves a
  * phase that is worth nothing: what is offered belongs to one term, and a
  * lease that is taken in the ordinary way ends that.
@@ -53,8 +56,37 @@ ngx_rt_handover_offer(ngx_rt_store_t *st, uint64_t term, uint32_t config)
 
 
 ngx_int_t
+ngx_rt_handover_withdraw(ngx_rt_store_t *st, uint64_t term)
+{
+    ngx_int_t               rc;
+    ngx_rt_handover_sh_t   *h;
+
+    h = &st->sh->handover;
+    rc = NGX_OK;
+
+    ngx_rt_store_lock(st);
+
+    if (ngx_rt_handover_valid(st->sh) && h->term == term) {
+
+        if (h->phase == NGX_RT_HANDOVER_CLAIMED
+            && ngx_rt_handover_alive(h->pid))
+        {
+            rc = NGX_DECLINED;
+
+        } else {
+            ngx_rt_handover_set(h->phase, NGX_RT_HANDOVER_NONE);
+        }
+    }
+
+    ngx_rt_store_unlock(st);
+
+    return rc;
+}
+
+
+ngx_int_t
 ngx_rt_handover_claim(ngx_rt_store_t *st, uint32_t slot, ngx_pid_t pid,
-    uint32_t config, uint64_t *term)
+    uint32_t config, uint64_t *term, uint32_t *claim)
 {
     ngx_int_t               rc;
     ngx_rt_handover_sh_t   *h;
@@ -80,9 +112,12 @@ ngx_rt_handover_claim(ngx_rt_store_t *st, uint32_t slot, ngx_pid_t pid,
 
     *term = h->term;
 
+    ngx_rt_handover_set(h->claim, h->claim + 1);
     ngx_rt_handover_set(h->slot, slot);
     ngx_rt_handover_set(h->pid, (uint32_t) pid);
     ngx_rt_handover_set(h->phase, NGX_RT_HANDOVER_CLAIMED);
+
+    *claim = h->claim;
 
     rc = NGX_OK;
 
@@ -118,8 +153,8 @@ ngx_rt_handover_give_up(ngx_rt_store_t *st, uint64_t term, ngx_pid_t pid,
 /* the stores are in the order of ngx_rt_lease_take(), for its reasons */
 
 ngx_int_t
-ngx_rt_handover_cut(ngx_rt_store_t *st, uint64_t term, uint64_t now,
-    uint32_t *slot)
+ngx_rt_handover_cut(ngx_rt_store_t *st, uint64_t term, uint32_t claim,
+    uint64_t now, uint32_t *slot)
 {
     ngx_int_t               rc;
     ngx_rt_feed_sh_t       *feed;
@@ -137,7 +172,7 @@ ngx_rt_handover_cut(ngx_rt_store_t *st, uint64_t term, uint64_t now,
     }
 
     if (h->phase != NGX_RT_HANDOVER_CLAIMED || h->term != term
-        || !ngx_rt_handover_alive(h->pid))
+        || h->claim != claim || !ngx_rt_handover_alive(h->pid))
     {
         rc = NGX_DECLINED;
         goto done;
@@ -236,6 +271,27 @@ ngx_rt_handover_heirs(ngx_rt_store_t *st, ngx_rt_slot_sh_t *own)
             && ngx_rt_handover_alive(pid))
         {
             n++;
+        }
+    }
+
+    return n;
+}
+
+
+uint64_t
+ngx_rt_handover_streams(ngx_rt_store_t *st)
+{
+    uint64_t           n;
+    ngx_uint_t         i;
+    ngx_rt_slot_sh_t  *slot;
+
+    n = 0;
+
+    for (i = 0; i < st->sh->nslots; i++) {
+        slot = &st->slots[i];
+
+        if (ngx_rt_handover_alive(ngx_rt_get(slot->pid))) {
+            n += ngx_rt_get(slot->open[0]) + ngx_rt_get(slot->open[1]);
         }
     }
 

@@ -245,6 +245,8 @@ typedef struct {
                                                from: the heir's is the same */
     uint32_t                      pid;      /* the heir; 0: none yet */
     uint32_t                      slot;     /* of the heir */
+    uint32_t                      claim;    /* number of the heir: a marker of
+                                               another one is no cut */
 } ngx_rt_handover_sh_t;
 
 
@@ -654,11 +656,14 @@ ngx_uint_t ngx_rt_feed_fresh(ngx_rt_store_t *st, uint64_t now, uint64_t stale);
 ngx_int_t ngx_rt_handover_offer(ngx_rt_store_t *st, uint64_t term,
     uint32_t config);
 
-/* NGX_OK: this worker is the heir of *term.  NGX_DECLINED: nothing is
- * offered, or another is.  NGX_ABORT: another config; nobody will be, the
- * feeder is to be woken */
+/* nobody is to have it.  NGX_OK, or NGX_DECLINED: it has an heir */
+ngx_int_t ngx_rt_handover_withdraw(ngx_rt_store_t *st, uint64_t term);
+
+/* NGX_OK: this worker is the heir of *term, the one with this number.
+ * NGX_DECLINED: nothing is offered, or another is.  NGX_ABORT: another
+ * config; nobody will be, the feeder is to be woken */
 ngx_int_t ngx_rt_handover_claim(ngx_rt_store_t *st, uint32_t slot,
-    ngx_pid_t pid, uint32_t config, uint64_t *term);
+    ngx_pid_t pid, uint32_t config, uint64_t *term, uint32_t *claim);
 
 /* the heir is none any more.  phase: OFFERED, another one may try; REFUSED,
  * nobody can.  Harmless when it was none */
@@ -667,9 +672,10 @@ void ngx_rt_handover_give_up(ngx_rt_store_t *st, uint64_t term,
 
 /* the feeder has stored all that is before the cut: the heir feeds from here
  * on, by term + 1.  NGX_OK with the heir's *slot, to wake it; NGX_DECLINED:
- * there is none (any more), the feeder goes on; NGX_ABORT: term */
-ngx_int_t ngx_rt_handover_cut(ngx_rt_store_t *st, uint64_t term, uint64_t now,
-    uint32_t *slot);
+ * there is none (any more) with this number, the feeder goes on; NGX_ABORT:
+ * term */
+ngx_int_t ngx_rt_handover_cut(ngx_rt_store_t *st, uint64_t term,
+    uint32_t claim, uint64_t now, uint32_t *slot);
 
 /* to the heir.  NGX_OK: it feeds, by term + 1; NGX_AGAIN: not yet;
  * NGX_DECLINED: it is the heir no more */
@@ -681,6 +687,9 @@ ngx_uint_t ngx_rt_handover_phase(ngx_rt_store_t *st, uint64_t term);
 
 /* how many workers that are not to quit there are besides own */
 ngx_uint_t ngx_rt_handover_heirs(ngx_rt_store_t *st, ngx_rt_slot_sh_t *own);
+
+/* how many streams there are in all workers */
+uint64_t ngx_rt_handover_streams(ngx_rt_store_t *st);
 
 
 /*

@@ -528,12 +528,15 @@ typedef struct {
 
     uint32_t                      config;   /* digest, see the hand-over */
     uint64_t                      heir;     /* the term to take over, or 0 */
+    uint32_t                      claim;    /* the heir's number */
     ngx_event_t                   hold;     /* timer, while it offers: keeps
                                                the quitting worker */
     ngx_msec_t                    begun;    /* to offer, or to be the heir */
     ngx_rt_publish_t              mark;     /* the marker on its way */
 
     unsigned                      quitting:1;
+    unsigned                      alone:1;      /* quitting, and no heir in
+                                                   sight: feeds on */
     unsigned                      aborted:1;    /* the term is over */
 } ngx_rt_feeder_t;
 
@@ -546,6 +549,9 @@ void ngx_rt_handover_init(ngx_rt_feeder_t *f);
 /* a feeder quits: NGX_OK, it goes on until it has an heir or there can be
  * none; NGX_DECLINED: it can't be handed over */
 ngx_int_t ngx_rt_handover_begin(ngx_rt_feeder_t *f);
+
+/* a worker that quits feeds, for want of others, while there are streams */
+void ngx_rt_handover_alone(ngx_rt_feeder_t *f);
 
 /* becomes the heir if the term is to be had: 1, it is */
 ngx_uint_t ngx_rt_handover_try(ngx_rt_feeder_t *f);
@@ -564,7 +570,8 @@ void ngx_rt_handover_walked(ngx_rt_feed_t *feed);
 
 /* from the feed: the marker has come.  NGX_OK, also when it counts for
  * nothing; NGX_ABORT: the term is handed over */
-ngx_int_t ngx_rt_handover_marked(ngx_rt_feed_t *feed);
+ngx_int_t ngx_rt_handover_marked(ngx_rt_feed_t *feed,
+    const struct redisReply *payload);
 
 
 /* ngx_rt_feeder.c, for the hand-over */

@@ -17,7 +17,7 @@
 
 
 #define NGX_RT_MAGIC              0x6e67785f7274ULL     /* "ngx_rt" */
-#define NGX_RT_LAYOUT             4
+#define NGX_RT_LAYOUT             5
 
 #define NGX_RT_LOG_LEAST          (16 * 1024)
 #define NGX_RT_ENTRIES_LEAST      16

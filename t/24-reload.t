@@ -185,6 +185,40 @@ subtest 'the heir dies' => sub {
     $sse->close;
 };
 
+subtest "a marker counts for the heir that sent it" => sub {
+    my $redis = RT::Redis->new;
+    my $ngx = RT::Nginx->new(redis => $redis, workers => 1,
+        http => 'rt_hub app { redis %%REDIS%%; history 1000; }',
+        server => "rt_drain 30s; $server");
+    my $sse = RT::SSE->new($ngx, '/rt/c');
+    $redis->wait_sub('c');
+    my $ear = RT::RESP->new($redis->port);
+    $ear->cmd(PSUBSCRIBE => 'rt.cut.*');
+    my ($feeder) = $ngx->workers;
+    $ngx->signal('HUP');
+    my $first = wait_for { (grep { $_ != $feeder } $ngx->workers)[0] } 5,
+        'born';
+    kill STOP => $first;
+    wait_for { @{$redis->cmd(PUBSUB => CHANNELS => 'rt.cut.*')} } 5,
+        'offered';
+    # the one that feeds hears nothing from here on
+    kill STOP => $feeder;
+    kill CONT => $first;
+    is(eval { $ear->read->[0] }, 'pmessage', 'the first heir has a marker');
+    $redis->publish(c => $_) for 1 .. 5;
+    $ngx->kill_worker(KILL => $first);
+    is(eval { $ear->read->[0] }, 'pmessage', 'so has the second');
+    $redis->publish(c => $_) for 6 .. 9;
+    kill CONT => $feeder;
+    $sse->expect(1 .. 9);
+    wait_ok { my $s = eval { status($ngx) };
+        $s && $s->{feed}{worker} != $feeder && $s->{feed}{worker} != $first
+            && $s->{feed}{gaps} == 0 } 5, 'which feeds';
+    $redis->publish(c => 10);
+    $sse->expect(10);
+    $sse->close;
+};
+
 subtest 'quit is not held up' => sub {
     my $redis = RT::Redis->new;
     my $ngx = RT::Nginx->new(redis => $redis, workers => 3,
