@@ -734,7 +734,8 @@ ngx_http_rt_sse_cleanup(void *data)
     s = data;
 
     if (s->ctx->close == NULL) {
-        s->ctx->close = "client";
+        /* worker_shutdown_timeout closes by itself */
+        s->ctx->close = s->request->connection->close ? "drain" : "client";
     }
 
     ngx_rt_hub_unsubscribe(&s->sub);
