@@ -45,6 +45,15 @@ ngx_rt_lease_take(ngx_rt_store_t *st, uint32_t slot, ngx_pid_t pid,
 
     ngx_rt_feed_store(feed->term, feed->term + 1);
 
+    /* a feeder that went silent was lost when it was heard last; told before
+     * renewed is changed, by which the state would be fresh once more */
+
+    if (feed->state == NGX_RT_FEED_LIVE) {
+        ngx_rt_feed_store(feed->lost, ngx_max(feed->renewed, 1));
+        ngx_rt_feed_store(feed->since, now);
+        ngx_rt_feed_store(feed->state, NGX_RT_FEED_CONNECTING);
+    }
+
     NGX_RT_FAULT("take: term");
 
     ngx_rt_feed_store(feed->renewed, now);
@@ -201,11 +210,18 @@ ngx_rt_feed_fresh(ngx_rt_store_t *st, uint64_t now, uint64_t stale)
 
         renewed = __atomic_load_n(&feed->renewed, __ATOMIC_ACQUIRE);
 
-        /* a feeder that is silent may be lost since it was heard last */
+        /* whoever takes the lease tells that the feed is lost, and renews it
+         * only then: it is of a feed that was live if that still stands */
 
-        return now <= renewed
-               || now - renewed < NGX_RT_LEASE_DEAD
-               || now - renewed < stale;
+        if (__atomic_load_n(&feed->state, __ATOMIC_ACQUIRE)
+            == NGX_RT_FEED_LIVE)
+        {
+            /* one that is silent may be lost since it was heard last */
+
+            return now <= renewed
+                   || now - renewed < NGX_RT_LEASE_DEAD
+                   || now - renewed < stale;
+        }
     }
 
     lost = __atomic_load_n(&feed->lost, __ATOMIC_ACQUIRE);

@@ -55,7 +55,6 @@ subtest 'a drain is spread, the last retry too' => sub {
     my $start = time;
     $ngx->signal('HUP');
     wait_for { $ngx->old_workers } 5, 'the old ones quit';
-    my $quit = time;
     wait_ok {
         while ($sent < (time - $start) * 200) {
             $redis->publish(c => $sent++);
@@ -69,9 +68,7 @@ subtest 'a drain is spread, the last retry too' => sub {
             }
         }
         $n == grep { $_ } @ended;
-    } 6, 'all end';
-    my $took = time - $quit;
-    cmp_ok($took, '<', RT::scale(2.6), sprintf 'in rt_drain: %.2f s', $took);
+    } 10, 'all end';
     # by the clock of nginx
     my @at = sort { $a <=> $b } slurp($ngx->dir . '/end.log')
         =~ /^(\S+) drain$/mg;
@@ -80,7 +77,9 @@ subtest 'a drain is spread, the last retry too' => sub {
     $quarter[($_ - $at[0]) * 3.999 / ($at[-1] - $at[0])]++ for @at;
     ok(!(grep { $_ < $n / 10 || $_ > $n / 2.2 } @quarter),
         "spread: @quarter in each quarter");
-    ok($at[-1] - $at[0] > 1.5, sprintf 'over %.2f s', $at[-1] - $at[0]);
+    my $took = $at[-1] - $at[0];
+    ok($took > 1.5 && $took < RT::scale(2.5),
+        sprintf 'over rt_drain: %.2f s', $took);
     is(scalar(grep { $_->clean } @sse), $n, 'each ends cleanly');
     is(scalar(grep { $_->raw =~ /\nretry: \d+\n\n\z/ } @sse), $n,
         'the last line is a retry');
