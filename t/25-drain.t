@@ -104,6 +104,42 @@ subtest 'a drain is spread, the last retry too' => sub {
     wait_ok { !$ngx->old_workers } 5, 'old workers are gone';
 };
 
+subtest 'HTTP/2: the same' => sub {
+    my $version = join '', curl('--version');
+    if ($version !~ /HTTP2/) {
+        pass('curl has no HTTP/2');
+        return;
+    }
+    my $redis = RT::Redis->new;
+    my $ngx = RT::Nginx->new(redis => $redis, workers => 1,
+        http => 'rt_hub app { redis %%REDIS%%; }', server => <<"END");
+        listen 127.0.0.1:%%PORT1%% http2;
+        rt_drain 1s; $server
+END
+    my @url = map { sprintf 'http://127.0.0.1:%d/rt/%s', $ngx->port(1), $_ }
+        qw(a b c);
+    my $out = dir() . '/h2';
+    my @pids = map { RT::spawn([qw(curl -sN --http2-prior-knowledge -m 15 -H),
+        'Accept: text/event-stream', $url[$_]], out => "$out.$_") } 0 .. 2;
+    $redis->wait_sub($_) for qw(a b c);
+    wait_for { 3 == grep { slurp("$out.$_") =~ /^id: /m } 0 .. 2 } 5, 'places';
+    $ngx->signal('HUP');
+    wait_for { $ngx->old_workers } 5, 'the old one quits';
+    $redis->publish($_ => 'last words') for qw(a b c);
+    my %status;
+    wait_ok {
+        for my $pid (grep { !exists $status{$_} } @pids) {
+            $status{$pid} = $? if !RT::running($pid);
+        }
+        3 == keys %status;
+    } 5, 'all streams end';
+    is(join(' ', sort values %status), '0 0 0', 'cleanly');
+    is(scalar(grep { slurp("$out.$_")
+        =~ /\ndata: last words\n\nretry: \d+\n\n\z/ } 0 .. 2), 3,
+        'with all messages and a retry');
+    wait_ok { !$ngx->old_workers } 3, 'the old worker is gone';
+};
+
 subtest 'a reload that fails changes nothing' => sub {
     my $redis = RT::Redis->new;
     my $ngx = RT::Nginx->new(redis => $redis, workers => 2,
