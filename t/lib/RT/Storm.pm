@@ -70,6 +70,7 @@ sub _event ($self, $c, $e) {
 
 sub _read ($self, $seconds) {
     my $now = time;
+    my $n = 0;
     for my $c (@{$self->{clients}}) {
         my $sse = $c->{sse};
         if ($sse) {
@@ -79,6 +80,8 @@ sub _read ($self, $seconds) {
             $c->{last} = $sse->last_id if $sse->last_id ne '';
         }
         next if $sse && $now < $c->{again};
+        # the messages are not to wait for a herd
+        last if $n++ >= 20;
         delete $c->{again};
         $sse->close if $sse && !$sse->{eof};
         $self->_connect($c);
