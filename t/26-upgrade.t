@@ -60,6 +60,8 @@ for my $case (
         'HUP', 0.5, 1.8, undef, 'drain'])
 {
     my ($name, $main, $signals, $least, $most, $clean, $why) = @$case;
+    # which looks for leaks at the exit, for longer than the master waits
+    next if $name =~ /TERM/ && asan();
     subtest $name => sub {
         my $redis = RT::Redis->new;
         my $ngx = RT::Nginx->new(redis => $redis, workers => 3,
@@ -160,7 +162,8 @@ package Client {
         for my $e (@{$self->{got}}) {
             if ($e->{event} eq 'rt.gap') { $gaps++; $told = 1; next }
             $lost += $e->{data} - $next if $e->{data} > $next && !$told;
-            $twice++ if $e->{data} < $next;
+            # after a gap the latest comes, known or not
+            $twice++ if $e->{data} < $next && !$told;
             $next = $e->{data} + 1 if $e->{data} >= $next;
             $told = 0;
         }
@@ -198,6 +201,15 @@ sub caught_up ($clients) {
     };
 }
 
+# the last message of each client is one that the new master has, too
+sub both_know ($run, $clients) {
+    my $from;
+    $run->('both know what the clients have', 5, sub ($sent) {
+        $from //= $sent;
+        !grep { $_->{got}[-1]{data} < $from } @$clients;
+    });
+}
+
 sub start ($more, $drain = '1s') {
     my $redis = RT::Redis->new;
     my $ngx = RT::Daemon->new(redis => $redis, workers => 2, http => $http,
@@ -232,8 +244,7 @@ subtest 'an upgrade, the new master warm' => sub {
     $run->('two masters feed', 5, sub ($sent) {
         $redis->cmd(PUBSUB => 'NUMPAT') && 2 == grep { $_->{sub} || $_->{psub} }
             $redis->clients });
-    my $from = $run->('a little', 1, sub ($sent) { state $n = $sent;
-                                                   $sent > $n + 60 });
+    both_know($run, $clients);
     kill WINCH => $old;
     $run->('the old workers go', 5, sub ($sent) { !$ngx->workers($old) });
     $run->('and end', 8, sub ($sent) { !$ngx->old_workers });
@@ -301,8 +312,7 @@ subtest 'five upgrades leave nothing behind' => sub {
         my $new = $ngx->upgrade;
         $run->("round $round: two masters feed", 5, sub ($sent) {
             2 == grep { $_->{sub} || $_->{psub} } $redis->clients });
-        $run->('a little', 1, sub ($sent) { state $n = 0; $n ||= $sent;
-                                            $sent > $n + 60 });
+        both_know($run, $clients);
         kill QUIT => $old;
         $run->('the old master ends', 8, sub ($sent) { !$ngx->alive($old) });
         $ngx->pid($new);
