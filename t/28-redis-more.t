@@ -352,15 +352,15 @@ END
 
     # after its return: certain when the channel is confirmed again
     $redis->start;
-    my ($early, $etag) = 0;
+    my $early = 0;
     wait_ok {
         my $r = poll($ngx, '/none/s', $none);
         $early++ if $r->status == 304;
-        $etag = $r->header('ETag');
-    } 8, 'an ETag again';
-    is($early, 0, 'never a 304 for what was current before');
-    is($redis->numsub('s') > 0, 1, 'when it is subscribed');
-    is(poll($ngx, '/none/s', $etag)->status, 304, 'then 304');
+        my $etag = $r->header('ETag');
+        $etag && poll($ngx, '/none/s', $etag)->status == 304;
+    } 8, 'then 304 for what is current';
+    is($early, 0, 'never for what was current before');
+    cmp_ok($redis->numsub('s'), '>', 0, 'when it is subscribed');
 };
 
 done_testing;
