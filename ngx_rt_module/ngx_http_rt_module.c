@@ -467,9 +467,18 @@ ngx_http_rt_variable_channel(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
 static ngx_int_t
 ngx_http_rt_init_module(ngx_cycle_t *cycle)
 {
-    ngx_uint_t  n;
+    ngx_uint_t           i, n;
+    ngx_rt_hub_conf_t  **hub;
 
-    (void) ngx_http_rt_hubs(cycle, &n);
+    hub = ngx_http_rt_hubs(cycle, &n);
+
+    /* nothing can fail from here on: workers of this cycle are to come */
+
+    for (i = 0; i < n; i++) {
+        hub[i]->generation =
+                   __atomic_add_fetch(&hub[i]->store.sh->generation, 1,
+                                      __ATOMIC_RELAXED);
+    }
 
     return n ? ngx_rt_wakeup_init(cycle) : NGX_OK;
 }

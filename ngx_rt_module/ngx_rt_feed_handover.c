@@ -33,8 +33,6 @@
 
 #define NGX_RT_HANDOVER_TICK      20        /* ms, between looks */
 #define NGX_RT_HANDOVER_TIME      3000      /* ms, for all of it */
-#define NGX_RT_HANDOVER_BIRTH     300       /* ms, for the first new worker to
-                                               be there: else nginx quits */
 #define NGX_RT_HANDOVER_ALONE     50        /* ms, between looks */
 
 
@@ -193,8 +191,10 @@ ngx_rt_handover_hold(ngx_event_t *ev)
         return;
     }
 
-    heirs = (age < NGX_RT_HANDOVER_BIRTH)
-            || ngx_rt_handover_heirs(st, f->hub->slot);
+    heirs = ngx_rt_handover_heirs(st, f->hub->slot)
+            || (age < NGX_RT_HANDOVER_TIME
+                && __atomic_load_n(&st->sh->generation, __ATOMIC_RELAXED)
+                   != f->hub->conf->generation);
 
     if (!heirs && ngx_rt_handover_streams(st)
         && ngx_rt_handover_withdraw(st, f->term) == NGX_OK)

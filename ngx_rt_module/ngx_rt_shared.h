@@ -307,6 +307,10 @@ typedef struct {
     uint64_t                      forgotten;
 
     ngx_rt_handover_sh_t          handover;
+
+    /* of the configurations that had this zone; added to by the master, when
+     * the workers of another one are about to be forked */
+    uint32_t                      generation;
 } ngx_rt_zone_sh_t;
 
 _Static_assert(offsetof(ngx_rt_zone_sh_t, seq) == 64, "ngx_rt_zone_sh_t");

@@ -78,6 +78,7 @@ typedef struct {
     ngx_rt_hub_t                 *hub;      /* of this worker; the one field
                                                written at run time, once, by
                                                the worker's init */
+    uint32_t                      generation;   /* of the zone */
 } ngx_rt_hub_conf_t;
 
 
