@@ -4,6 +4,8 @@
 #                       that NGINX_SRC= names (CFLAGS= are added)
 #   make run            the demo: Redis, nginx, a page (PORT=8080)
 #   make test           the whole suite (T=t/10-poll.t: some of it)
+#   make soak           all faults under load, for MINUTES= (SOURCE=, SEED=,
+#                       CLIENTS=, ...: t/soak.pl)
 #   make install        the module and a load snippet (DESTDIR=)
 #   make asan           an nginx with sanitizers and the module in it
 #   make unit           the unit tests alone (NAME=, default all)
@@ -20,6 +22,10 @@ NGINX_SRC = /usr/share/nginx/src
 PORT      = 8080
 T         = t
 SECONDS   = 60
+
+# options of t/soak.pl
+SOAK = SEED MINUTES SOURCE CLIENTS CHANNELS RATE WORKERS POLLERS VISITORS \
+       RETRY PACE OFF ONLY
 
 SRCS := $(wildcard ngx_rt_module/*.c)
 HDRS := $(wildcard ngx_rt_module/*.h)
@@ -52,6 +58,10 @@ test: $(SO)
 	@tools/deps.sh run test source $(if $(filter t,$(T)),browser)
 	@prove --timer $(PROVE) $(T)
 
+soak: $(SO)
+	@tools/deps.sh run test
+	@perl t/soak.pl $(foreach v,$(SOAK),$(if $($v),$v="$($v)"))
+
 unit: $(SO)
 	@$(MAKE) --no-print-directory -C t/unit BUILD='$(abspath $(BUILD))' run
 
@@ -79,4 +89,4 @@ clean:
 
 FORCE:
 
-.PHONY: all run test unit fuzz asan static-check check install clean FORCE
+.PHONY: all run test soak unit fuzz asan static-check check install clean FORCE
