@@ -37,6 +37,8 @@ static ngx_int_t ngx_rt_replay_collect(ngx_rt_subscriber_t *sub,
 static const char *ngx_rt_replay_reason(ngx_rt_view_t *view);
 static ngx_int_t ngx_rt_replay_channel(ngx_rt_subscriber_t *sub,
     ngx_rt_link_t *link, ngx_array_t *items);
+static ngx_int_t ngx_rt_replay_cut(ngx_rt_subscriber_t *sub,
+    ngx_rt_link_t *link, ngx_array_t *items, uint64_t off, uint64_t seq);
 static ngx_int_t ngx_rt_replay_gap_item(ngx_array_t *items,
     ngx_rt_link_t *link, uint64_t seq, const char *reason);
 static int ngx_libc_cdecl ngx_rt_replay_cmp(const void *one, const void *two);
@@ -500,6 +502,17 @@ ngx_rt_replay_channel(ngx_rt_subscriber_t *sub, ngx_rt_link_t *link,
 
     for (i = first; i < n; i++) {
 
+        /* confirm_seq is the last cut's; a message before it is marked where
+         * there was an earlier one */
+
+        if (!sub->fresh && offs[max + i] < view.confirm_seq
+            && (i || sub->seq >= view.floor)
+            && ngx_rt_replay_cut(sub, link, items, offs[i], offs[max + i])
+               != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
         item = ngx_array_push(items);
         if (item == NULL) {
             return NGX_ERROR;
@@ -512,6 +525,23 @@ ngx_rt_replay_channel(ngx_rt_subscriber_t *sub, ngx_rt_link_t *link,
     }
 
     return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_rt_replay_cut(ngx_rt_subscriber_t *sub, ngx_rt_link_t *link,
+    ngx_array_t *items, uint64_t off, uint64_t seq)
+{
+    ngx_rt_record_sh_t  rec;
+
+    if (ngx_rt_log_peek(sub->hub->store, off, &rec) != NGX_OK
+        || rec.seq != seq || !(rec.flags & NGX_RT_AFTER))
+    {
+        /* overwritten meanwhile: that will be seen, and collected again */
+        return NGX_OK;
+    }
+
+    return ngx_rt_replay_gap_item(items, link, seq - 1, NGX_RT_GAP_FEED);
 }
 
 

@@ -190,7 +190,8 @@ ngx_rt_retain_carry(ngx_rt_store_t *st, uint64_t off, ngx_rt_record_sh_t *rec)
 
     ngx_rt_log_copy(copy, rec);
 
-    ngx_rt_set(copy->flags, NGX_RT_LIVE|NGX_RT_COPY);
+    ngx_rt_set(copy->flags, NGX_RT_LIVE|NGX_RT_COPY
+                            |(rec->flags & NGX_RT_AFTER));
 
     ngx_rt_log_commit(st, to + rec->size);
 

@@ -59,6 +59,8 @@
 #define NGX_RT_LIVE               0x01      /* promised, as far as known */
 #define NGX_RT_COPY               0x02      /* carried forward: not news */
 #define NGX_RT_BROKEN             0x04      /* CONFIRM after a lost feed */
+#define NGX_RT_AFTER              0x08      /* MESSAGE, the first after such:
+                                               others may be missing before */
 
 /* flags of entries */
 #define NGX_RT_USED               0x01      /* the entry holds a channel */

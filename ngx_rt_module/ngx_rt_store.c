@@ -547,6 +547,11 @@ ngx_rt_store_put(ngx_rt_store_t *st, uint32_t i, const ngx_rt_message_t *msg,
     rec.size = (uint32_t) ngx_rt_log_size(msg->event.len + msg->data.len);
     rec.type = NGX_RT_MESSAGE;
     rec.flags = NGX_RT_LIVE;
+
+    if (e->msg_seq && e->msg_seq < e->confirm_seq) {
+        rec.flags |= NGX_RT_AFTER;
+    }
+
     rec.event_len = (uint8_t) msg->event.len;
     rec.entry = i;
     rec.gen = e->gen;

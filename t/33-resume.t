@@ -105,5 +105,14 @@ is(told(stream('/app/quiet', $silent)->wait(1)), 'gap:feed',
     'and to its cursor');
 $redis->publish(f => 'three');
 is(told($live->wait(1)), 'three', 'and is live');
+$redis->cmd(CLIENT => 'KILL', 'TYPE', 'pubsub');
+is(told($live->wait(1, 10)), 'gap:feed', 'lost again');
+$redis->publish(f => 'four');
+is(told($live->wait(1)), 'four', 'and live again');
+my $twice = stream('/app/f', $before);
+is(told($twice->wait(4)), 'gap:feed three gap:feed four',
+    'who missed both losses is told of each, where it was');
+$twice->close;
+stream('/app/f', $live->last_id)->none(0.2);
 
 done_testing;
