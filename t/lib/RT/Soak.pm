@@ -35,7 +35,7 @@ use RT::Soak::Faults;
 
 my %default = (
     seed => 1, minutes => 5, source => 'pubsub',
-    clients => 100, channels => 20, rate => 200, workers => 3, pollers => 10,
+    clients => 100, channels => 20, rate => 200, workers => 3, pollers => 20,
     visitors => 10,     # come and go, on channels of their own
     inactive => 6,      # seconds; shorter than the longest stop would be wrong
     retry => 0.1,       # part of what retry: says that is waited
@@ -225,7 +225,7 @@ sub up ($self) {
 
     $self->{clients} = [map { $self->client($_) } 0 .. $opt->{clients} - 1];
     $self->{pollers} = [map { RT::Soak::Poller->new(soak => $self,
-        channel => $names[$_ % @names]) } 0 .. $opt->{pollers} - 1];
+        slow => $_ % 2, channel => $names[$_ % @names]) } 0 .. $opt->{pollers} - 1];
     $self->visitor($_) for 1 .. $opt->{visitors};
 
     $self->{tick} = { map { $_ => time + 1e9 } qw(second sample progress) };

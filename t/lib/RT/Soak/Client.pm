@@ -264,7 +264,9 @@ sub ask ($self, $now) {
         . "$since\r\n", sub ($status, $headers, $body, $t) {
             $self->{soak}{polls}{$status}++;
             $self->answer($status, $headers, $body, $sent, $t) if $status;
-            $self->{soak}{loop}->at($t + 0.1 + 0.3 * rand,
+            # some come back when what they have is old
+            my $wait = $self->{slow} ? 1.2 + 2 * rand : 0.1 + 0.3 * rand;
+            $self->{soak}{loop}->at($t + $wait,
                 sub ($at) { $self->ask($at) });
         });
 }
