@@ -475,9 +475,6 @@ sub sample ($self, $now) {
         $self->finding("worker $pid is busy all the time") if $hot == 3;
         $self->{cpu}{$pid} = [$ticks, $now, $hot];
     }
-    my $files = $self->files($ngx->pid);
-    $self->finding("the master has $files open files, $self->{files} at first")
-        if $files > $self->{files} + 20 && !$self->{leaks}++;
 }
 
 sub progress ($self) {
@@ -550,6 +547,15 @@ sub last_look ($self) {
             && $self->{hub}{streams}{sse}{open} == grep { $_->{head} } @here;
     }) or $self->finding("the status has $self->{hub}{streams}{sse}{open} "
         . "streams open, there are $open");
+    # two for each worker, of which there may be others now
+    my ($ngx, $files) = ($self->{ngx});
+    $self->run_until(20, 0, sub { !$ngx->old_workers })
+        or $self->finding('old workers are left: ' . join ' ',
+            $ngx->old_workers);
+    $self->run_until(5, 0, sub {
+        ($files = $self->files($ngx->pid)) <= $self->{files} + 6;
+    }) or $self->finding("the master has $files open files, $self->{files} "
+        . 'at first');
     $self->finding("evicted: $self->{hub}{evicted}") if $self->{hub}{evicted};
     $self->finding("dropped: $self->{hub}{messages}{dropped}")
         if $self->{hub}{messages}{dropped};
