@@ -498,6 +498,15 @@ ngx_rt_replay_channel(ngx_rt_subscriber_t *sub, ngx_rt_link_t *link,
         {
             return NGX_ERROR;
         }
+
+    } else if (n > 0 && offs[max + first] < view.confirm_seq
+               && view.confirm_seq <= hub->seq && view.confirmed
+               && ngx_rt_replay_gap_item(items, link, view.confirm_seq,
+                                         NGX_RT_GAP_FEED)
+                  != NGX_OK)
+    {
+        /* begins with what is known from before the cut */
+        return NGX_ERROR;
     }
 
     for (i = first; i < n; i++) {
@@ -505,8 +514,8 @@ ngx_rt_replay_channel(ngx_rt_subscriber_t *sub, ngx_rt_link_t *link,
         /* confirm_seq is the last cut's; a message before it is marked where
          * there was an earlier one */
 
-        if (!sub->fresh && offs[max + i] < view.confirm_seq
-            && (i || sub->seq >= view.floor)
+        if (offs[max + i] < view.confirm_seq
+            && (sub->fresh ? i > first : i || sub->seq >= view.floor)
             && ngx_rt_replay_cut(sub, link, items, offs[i], offs[max + i])
                != NGX_OK)
         {

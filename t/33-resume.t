@@ -115,4 +115,18 @@ is(told($twice->wait(4)), 'gap:feed three gap:feed four',
 $twice->close;
 stream('/app/f', $live->last_id)->none(0.2);
 
+# who begins with what is known from before a loss
+
+$redis->cmd(CLIENT => 'KILL', 'TYPE', 'pubsub');
+is(told($live->wait(1, 10)), 'gap:feed', 'lost once more');
+my $new = stream('/app/f');
+is(told($new->wait(2)), 'four gap:feed',
+    'the latest message is from before a loss: that is told');
+$redis->publish(f => 'five');
+is(told($new->wait(1)), 'five', 'and it goes on');
+$new->none(0.2);
+my $newer = stream('/app/f');
+is(told($newer->wait(1)), 'five', 'the latest is of after it: no gap');
+$newer->none(0.2);
+
 done_testing;

@@ -219,11 +219,18 @@ sub gap ($self, $data, $now) {
     $soak->{gaps}++;
     return if $self->{skips} && $reason eq 'slow client';
     return if $self->{excused} > $now;
-    return if $reason eq 'feed'
-        && $soak->{permitted} >= ($self->{last_at} // $self->{since}) - 0.5;
-    $self->finding(sprintf "a gap of %s, '%s', though nothing was cut since "
-        . '%.3f', $channel, $reason,
-        ($self->{last_at} // $self->{since}) - $soak->{start});
+    my $since = ($self->{last_at} // $self->{since}) - 0.5;
+    return if $reason eq 'feed' && $soak->{permitted} >= $since;
+
+    # that a hand-over failed is read in the log, after this
+    my @trail = @{$self->{trail}};
+    $self->{loop}->at($now + 1.5, sub ($then) {
+        return if $reason eq 'feed' && $soak->{permitted} >= $since;
+        local $self->{trail} = \@trail;
+        $self->finding(sprintf "a gap of %s, '%s', at %.3f, though nothing "
+            . 'was cut since %.3f', $channel, $reason, $now - $soak->{start},
+            $since - $soak->{start});
+    });
 }
 
 # Has it got what was known to be published by then?  The channel for which

@@ -107,6 +107,7 @@ sub hup ($self, $now) {
     # a hand-over needs Redis, and three seconds at most
     $soak->cut($now, 4) if $soak->{cut} || $now < $self->{redis_until} + 1;
     $self->{reloaded} = $now;
+    $self->{reloads}++;
     $soak->{ngx}->signal('HUP');
 }
 
