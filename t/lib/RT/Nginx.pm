@@ -104,7 +104,10 @@ $server
 END
     };
     $conf =~ s/%%(\w+)%%/$self->_var($1)/ge;
-    RT::spew("$self->{dir}/nginx.conf", $conf);
+    # at once: a master may be reading it
+    RT::spew("$self->{dir}/nginx.conf.new", $conf);
+    rename "$self->{dir}/nginx.conf.new", "$self->{dir}/nginx.conf"
+        or die "nginx.conf: $!\n";
 }
 
 sub _var ($self, $name) {

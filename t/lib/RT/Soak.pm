@@ -233,7 +233,7 @@ sub up ($self) {
     $self->{tick}{status} = 0;
     $self->run_until(20, 0, sub {
         ($self->{feed}{state} // '') =~ /^(?:live|embedded)$/
-            && !grep { !$_->{head} } @{$self->{clients}};
+            && !grep { !$_->{opened} } @{$self->{clients}};
     }) or $self->finding('the clients are not all connected at the start');
     # pub/sub: what is published before Redis has subscribed is not missed
     $self->run_until(10, 0, sub {
@@ -520,7 +520,8 @@ sub calm ($self) {
         && $self->{feed}{asked} > $asked })
         or return $self->finding('the feed is not live again: '
             . ($self->{feed}{state} // 'no status'));
-    $self->run_until(10, 1, sub { !grep { !$_->{head} } @{$self->{clients}} })
+    $self->run_until(10, 1, sub { !grep { !$_->{head}
+        && ($_->{opened} // 0) < $asked } @{$self->{clients}} })
         or $self->finding('there are clients that can not connect');
     $self->{over} = 1;
     $_->pause(0) for grep { $_->open } @{$self->{clients}};

@@ -101,6 +101,7 @@ sub input ($self, $now) {
             return;
         }
         $self->{head} = 1;
+        $self->{opened} = $now;
     }
     while (1) {
         my $line = index $self->{in}, "\r\n";
