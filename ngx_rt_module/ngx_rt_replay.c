@@ -78,6 +78,7 @@ ngx_rt_hub_subscribe(ngx_rt_hub_t *hub, ngx_rt_subscriber_t *sub,
         link->sub = sub;
         link->channel = channel;
         link->resumed = (after || invalid) ? 1 : 0;
+        link->begun = 0;
 
         ngx_queue_insert_tail(&channel->links, &link->queue);
         channel->nlinks++;
@@ -430,7 +431,7 @@ ngx_rt_replay_channel(ngx_rt_subscriber_t *sub, ngx_rt_link_t *link,
 {
     uint64_t           *offs, floor;
     ngx_int_t           n, i, first;
-    ngx_uint_t          max;
+    ngx_uint_t          max, fresh, skip;
     ngx_rt_hub_t       *hub;
     ngx_rt_view_t       view;
     ngx_rt_item_t      *item;
@@ -464,9 +465,14 @@ ngx_rt_replay_channel(ngx_rt_subscriber_t *sub, ngx_rt_link_t *link,
         return NGX_OK;
     }
 
-    first = (sub->skip && n > 1) ? n - 1 : 0;
+    /* what begins is to begin once: it may not take all in one turn */
 
-    if (!sub->fresh) {
+    fresh = sub->fresh && !link->begun;
+    skip = sub->skip && fresh == sub->fresh;
+
+    first = (skip && n > 1) ? n - 1 : 0;
+
+    if (!fresh) {
 
         if (first > 0
             && ngx_rt_replay_gap_item(items, link, offs[max + first] - 1,
@@ -515,7 +521,7 @@ ngx_rt_replay_channel(ngx_rt_subscriber_t *sub, ngx_rt_link_t *link,
          * there was an earlier one */
 
         if (offs[max + i] < view.confirm_seq
-            && (sub->fresh ? i > first : i || sub->seq >= view.floor)
+            && (fresh ? i > first : i || sub->seq >= view.floor)
             && ngx_rt_replay_cut(sub, link, items, offs[i], offs[max + i])
                != NGX_OK)
         {
@@ -616,6 +622,7 @@ ngx_rt_replay_deliver(ngx_rt_subscriber_t *sub, ngx_rt_item_t *item)
     msg.id.len = ngx_rt_hub_id(sub->hub, id, rec.seq, rec.digest);
 
     sub->ops->deliver(sub, &msg);
+    item->link->begun = 1;
 
     ngx_rt_hub_done(&msg);
 

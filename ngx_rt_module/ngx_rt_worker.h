@@ -147,6 +147,8 @@ typedef struct {
     ngx_rt_subscriber_t          *sub;
     unsigned                      resumed:1;    /* the client has a cursor: the
                                                    next CONFIRM is a gap */
+    unsigned                      begun:1;      /* has been given a message:
+                                                   nothing may be missing */
 } ngx_rt_link_t;
 
 

@@ -8,11 +8,18 @@ use RT;
 my $redis = RT::Redis->new;
 my $ngx = RT::Nginx->new(redis => $redis, workers => 2, http => <<'END',
     rt_hub mem { zone 8m; history 4; message_max 1000; }
+    rt_hub big { zone 128m; history 4; message_max 8m; }
     rt_hub app { zone 8m; history 4; message_max 1000; redis %%REDIS%%;
                  redis_reconnect 50ms 100ms; }
 END
     server => <<'END', allow => [qr/\[error\].*Redis|no feed|rt_hub/]);
     location ~ ^/mem/(?<channel>[\w,]+)$ { rt_subscribe mem $channel; }
+    location ~ ^/big/(?<channel>[\w,]+)$ {
+        rt_subscribe big $channel; rt_start history; rt_buffer 4k;
+        sendfile off;
+    }
+    location = /big { client_max_body_size 10m;
+        rt_publish big $arg_channel; }
     location ~ ^/app/(?<channel>[\w,]+)$ { rt_subscribe app $channel; }
     location = /publish { rt_publish mem $arg_channel; }
 END
@@ -128,5 +135,18 @@ $new->none(0.2);
 my $newer = stream('/app/f');
 is(told($newer->wait(1)), 'five', 'the latest is of after it: no gap');
 $newer->none(0.2);
+
+# who begins with the history and does not take all of it at once
+
+sub big ($n) {
+    is(post($ngx, '/big?channel=b', $n . 'x' x ($n == 1 ? 5_000_000 : 10))->status, 202, 'big');
+}
+big($_) for 1 .. 2;
+my $lazy = RT::SSE->new($ngx, '/big/b', rcvbuf => 4096, keep_raw => 0);
+big($_) for 3 .. 7;
+@got = $lazy->wait(6, 20);
+is(join(' ', map { $_->{event} eq 'rt.gap' ? 'gap' : substr $_->{data}, 0, 1 }
+    @got), '1 gap 4 5 6 7', 'what is dropped meanwhile is told');
+$lazy->close;
 
 done_testing;
