@@ -9,15 +9,20 @@
 #
 # NAME=VALUE: the options of RT::Soak, in upper case.  SOURCE is pubsub,
 # embedded or stream; without SEED one is drawn.  The nginx is that of
-# RT_NGINX and RT_MODULE; with one of `make asan`:
+# RT_NGINX and RT_MODULE; or that of `make asan`, which wants less load:
 #
-#     make soak RT_ASAN=1
+#     make asan && make soak RT_ASAN=1 RATE=60 CLIENTS=60
 
 use v5.36;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 use RT;
 use RT::Soak;
+
+if (asan() && !$ENV{RT_NGINX}) {
+    @ENV{qw(RT_NGINX RT_MODULE)} = (root() . '/build/asan/nginx', '');
+    -x $ENV{RT_NGINX} or die "no $ENV{RT_NGINX}: make asan\n";
+}
 
 my %opt = (seed => int rand 1_000_000);
 for my $arg (@ARGV) {
