@@ -37,6 +37,8 @@ static char *ngx_http_rt_set_patterns(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_rt_set_prefix(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+static char *ngx_http_rt_set_snapshot(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 static char *ngx_http_rt_set_history(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
@@ -165,6 +167,13 @@ static ngx_command_t  ngx_http_rt_hub_commands[] = {
       0,
       NULL },
 
+    { ngx_string("snapshot"),
+      NGX_CONF_TAKE1,
+      ngx_http_rt_set_snapshot,
+      0,
+      0,
+      NULL },
+
     { ngx_string("payload"),
       NGX_CONF_TAKE1,
       ngx_http_rt_set_enum,
@@ -212,7 +221,6 @@ static ngx_str_t  ngx_http_rt_hub_unsupported[] = {
     ngx_string("redis_ssl_name"),
     ngx_string("redis_sentinel"),
     ngx_string("redis_cluster"),
-    ngx_string("snapshot"),
     ngx_null_string
 };
 
@@ -367,8 +375,8 @@ ngx_http_rt_hub_unknown(ngx_conf_t *cf)
                        "unknown directive \"%V\" in \"rt_hub\" block, it may "
                        "hold zone, redis, redis_user, redis_password_file, "
                        "redis_timeout, redis_reconnect, source, subscribe, "
-                       "prefix, payload, history, inactive, message_max and "
-                       "stale", name);
+                       "prefix, snapshot, payload, history, inactive, "
+                       "message_max and stale", name);
 
     return NGX_CONF_ERROR;
 }
@@ -399,6 +407,7 @@ ngx_http_rt_hub_finish(ngx_conf_t *cf, ngx_http_rt_hub_t *hub)
 
     ngx_conf_init_size_value(hcf->size, 32 * 1024 * 1024);
     ngx_conf_init_uint_value(hcf->payload, NGX_RT_PAYLOAD_RAW);
+    ngx_conf_init_uint_value(hcf->snapshots, 0);
     ngx_conf_init_msec_value(hcf->connect_timeout, 2000);
     ngx_conf_init_msec_value(hcf->reply_timeout, 5000);
     ngx_conf_init_msec_value(hcf->reconnect_min, 100);
@@ -497,6 +506,7 @@ ngx_http_rt_hub_find(ngx_conf_t *cf, ngx_str_t *name)
     hcf->size = NGX_CONF_UNSET_SIZE;
     hcf->source = NGX_CONF_UNSET_UINT;
     hcf->payload = NGX_CONF_UNSET_UINT;
+    hcf->snapshots = NGX_CONF_UNSET_UINT;
     hcf->connect_timeout = NGX_CONF_UNSET_MSEC;
     hcf->reply_timeout = NGX_CONF_UNSET_MSEC;
     hcf->reconnect_min = NGX_CONF_UNSET_MSEC;
@@ -703,6 +713,43 @@ ngx_http_rt_set_prefix(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     hcf->prefix = value[1];
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_rt_set_snapshot(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_rt_hub_t *hub = conf;
+
+    ngx_str_t          *value;
+    ngx_rt_hub_conf_t  *hcf;
+
+    hcf = &hub->conf;
+    value = cf->args->elts;
+
+    if (hcf->snapshots != NGX_CONF_UNSET_UINT) {
+        return "is duplicate";
+    }
+
+    if (ngx_strcmp(value[1].data, "off") == 0) {
+        hcf->snapshots = 0;
+        return NGX_CONF_OK;
+    }
+
+    if (value[1].len > NGX_HTTP_RT_PREFIX_MAX) {
+        return ngx_http_rt_conf_invalid(cf, &value[1],
+                                        "a string of up to 255 bytes that "
+                                        "the keys begin with, or \"off\"");
+    }
+
+    hcf->snapshot = value[1];
+    hcf->snapshots = 1;
+
+    if (hub->needs.len == 0) {
+        hub->needs = cmd->name;
+    }
 
     return NGX_CONF_OK;
 }

@@ -71,7 +71,8 @@ static const ngx_rt_subscriber_ops_t  ngx_http_rt_sse_ops = {
     ngx_http_rt_sse_gap,
     ngx_http_rt_sse_place,
     ngx_http_rt_sse_flush,
-    ngx_http_rt_sse_drain
+    ngx_http_rt_sse_drain,
+    NULL
 };
 
 

@@ -180,6 +180,7 @@ ngx_http_rt_zone_init(ngx_shm_zone_t *shm_zone, void *data)
     hcf->store.history = hcf->history;
     hcf->store.history_time = hcf->history_time;
     hcf->store.embedded = (hcf->source == NGX_RT_SOURCE_EMBEDDED);
+    hcf->store.snapshot = hcf->snapshots;
 
     if (data == NULL && !shm_zone->shm.exists) {
         rc = ngx_http_rt_zone_create(hub, shpool, size, shm_zone->shm.log);

@@ -65,7 +65,7 @@ static uint32_t
 ngx_rt_handover_digest(ngx_rt_hub_conf_t *conf)
 {
     uint32_t             crc;
-    ngx_str_t           *pattern, db;
+    ngx_str_t           *pattern, db, mode;
     ngx_uint_t           i;
     ngx_rt_redis_url_t  *url;
 
@@ -83,6 +83,14 @@ ngx_rt_handover_digest(ngx_rt_hub_conf_t *conf)
     }
 
     ngx_rt_handover_update(&crc, &conf->user);
+
+    /* what is owed is asked there, and nothing is where it is off */
+
+    mode.data = (u_char *) &conf->snapshots;
+    mode.len = sizeof(ngx_uint_t);
+
+    ngx_rt_handover_update(&crc, &mode);
+    ngx_rt_handover_update(&crc, &conf->snapshot);
 
     pattern = conf->patterns.elts;
 

@@ -12,17 +12,14 @@
 
 #define NGX_RT_FEED_SCRATCH       65536     /* kept between messages */
 
+#define ngx_rt_pubsub_what(by)                                                \
+    ((by) == NGX_RT_BY_SNAPSHOT ? "snapshot of" : "message to")
 
-static ngx_int_t ngx_rt_pubsub_message(ngx_rt_feed_t *feed,
-    const ngx_str_t *name, redisReply *payload, ngx_uint_t pattern);
+
 static ngx_int_t ngx_rt_pubsub_json(ngx_rt_feed_t *feed,
     ngx_rt_message_t *msg, const ngx_str_t *payload, const char **why);
 static ngx_int_t ngx_rt_pubsub_publish(ngx_rt_feed_t *feed,
-    const ngx_str_t *name, ngx_rt_message_t *msg, ngx_uint_t pattern);
-static ngx_int_t ngx_rt_pubsub_store(ngx_rt_feed_t *feed,
-    const ngx_str_t *name, ngx_rt_message_t *msg);
-static void ngx_rt_pubsub_drop(ngx_rt_feed_t *feed, const ngx_str_t *name,
-    const char *why);
+    const ngx_str_t *name, ngx_rt_message_t *msg, ngx_uint_t by);
 
 
 /*
@@ -67,7 +64,7 @@ ngx_rt_pubsub_push(ngx_rt_feed_t *feed, redisReply *reply)
         || (prefix->len
             && ngx_memcmp(channel->str, prefix->data, prefix->len) != 0))
     {
-        ngx_rt_pubsub_drop(feed, NULL, "no name of a channel");
+        ngx_rt_pubsub_drop(feed, NULL, "no name of a channel", i);
         return NGX_OK;
     }
 
@@ -75,7 +72,7 @@ ngx_rt_pubsub_push(ngx_rt_feed_t *feed, redisReply *reply)
     name.len = channel->len - prefix->len;
 
     if (ngx_rt_channel_check(&name) != NGX_OK) {
-        ngx_rt_pubsub_drop(feed, NULL, "no name of a channel");
+        ngx_rt_pubsub_drop(feed, NULL, "no name of a channel", i);
         return NGX_OK;
     }
 
@@ -119,9 +116,9 @@ invalid:
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_rt_pubsub_message(ngx_rt_feed_t *feed, const ngx_str_t *name,
-    redisReply *payload, ngx_uint_t pattern)
+    redisReply *payload, ngx_uint_t by)
 {
     ngx_int_t           rc;
     ngx_str_t           text;
@@ -139,7 +136,7 @@ ngx_rt_pubsub_message(ngx_rt_feed_t *feed, const ngx_str_t *name,
 
         msg.data.len = conf->message_max + 1;
 
-        return ngx_rt_pubsub_publish(feed, name, &msg, pattern);
+        return ngx_rt_pubsub_publish(feed, name, &msg, by);
     }
 
     text.data = (u_char *) payload->str;
@@ -148,18 +145,18 @@ ngx_rt_pubsub_message(ngx_rt_feed_t *feed, const ngx_str_t *name,
     if (conf->payload == NGX_RT_PAYLOAD_RAW) {
         msg.data = text;
 
-        return ngx_rt_pubsub_publish(feed, name, &msg, pattern);
+        return ngx_rt_pubsub_publish(feed, name, &msg, by);
     }
 
     rc = ngx_rt_pubsub_json(feed, &msg, &text, &why);
 
     if (rc == NGX_DECLINED) {
-        ngx_rt_pubsub_drop(feed, name, why);
+        ngx_rt_pubsub_drop(feed, name, why, by);
         return NGX_OK;
     }
 
     if (rc == NGX_OK) {
-        rc = ngx_rt_pubsub_publish(feed, name, &msg, pattern);
+        rc = ngx_rt_pubsub_publish(feed, name, &msg, by);
     }
 
     if (feed->scratch_size > NGX_RT_FEED_SCRATCH) {
@@ -209,12 +206,18 @@ ngx_rt_pubsub_json(ngx_rt_feed_t *feed, ngx_rt_message_t *msg,
 
 static ngx_int_t
 ngx_rt_pubsub_publish(ngx_rt_feed_t *feed, const ngx_str_t *name,
-    ngx_rt_message_t *msg, ngx_uint_t pattern)
+    ngx_rt_message_t *msg, ngx_uint_t by)
 {
     ngx_int_t      rc;
-    ngx_uint_t     queued;
+    ngx_uint_t     queued, pattern;
     ngx_rt_key_t   key;
     ngx_rt_view_t  view;
+
+    if (by == NGX_RT_BY_SNAPSHOT) {
+        return ngx_rt_snapshot_take(feed, name, msg);
+    }
+
+    pattern = (by == NGX_RT_BY_PATTERN);
 
     if (pattern) {
         /* kept for whoever comes: a message is use enough */
@@ -231,7 +234,7 @@ ngx_rt_pubsub_publish(ngx_rt_feed_t *feed, const ngx_str_t *name,
         }
     }
 
-    rc = ngx_rt_pubsub_store(feed, name, msg);
+    rc = ngx_rt_pubsub_store(feed, name, msg, by);
 
     if (rc != NGX_DECLINED) {
         return rc;
@@ -245,14 +248,14 @@ ngx_rt_pubsub_publish(ngx_rt_feed_t *feed, const ngx_str_t *name,
     if (ngx_rt_store_touch(feed->hub->store, name, ngx_time(), &view, &queued)
         != NGX_OK)
     {
-        ngx_rt_pubsub_drop(feed, name, "no room for another channel");
+        ngx_rt_pubsub_drop(feed, name, "no room for another channel", by);
         return NGX_OK;
     }
 
     rc = ngx_rt_pubsub_confirm(feed, name);
 
     if (rc == NGX_OK) {
-        rc = ngx_rt_pubsub_store(feed, name, msg);
+        rc = ngx_rt_pubsub_store(feed, name, msg, by);
     }
 
     /* evicted at once: the zone is much too small */
@@ -261,11 +264,9 @@ ngx_rt_pubsub_publish(ngx_rt_feed_t *feed, const ngx_str_t *name,
 }
 
 
-/* NGX_OK, also when it was dropped; NGX_DECLINED: no such channel; NGX_ABORT */
-
-static ngx_int_t
+ngx_int_t
 ngx_rt_pubsub_store(ngx_rt_feed_t *feed, const ngx_str_t *name,
-    ngx_rt_message_t *msg)
+    ngx_rt_message_t *msg, ngx_uint_t by)
 {
     u_char       digest[NGX_RT_DIGEST_LEN];
     uint64_t     now, seq;
@@ -299,20 +300,18 @@ ngx_rt_pubsub_store(ngx_rt_feed_t *feed, const ngx_str_t *name,
 
     if (ngx_rt_pubsub_may_log(&feed->dropped, &n)) {
         ngx_log_error(NGX_LOG_WARN, feed->hub->log, 0,
-                      "rt_hub \"%V\": message to \"%V\" dropped: larger than "
-                      "message_max (%ui more)", &feed->hub->conf->name, name,
-                      n);
+                      "rt_hub \"%V\": %s \"%V\" dropped: larger than "
+                      "message_max (%ui more)", &feed->hub->conf->name,
+                      ngx_rt_pubsub_what(by), name, n);
     }
 
     return NGX_OK;
 }
 
 
-/* name: NULL when it can't be shown */
-
-static void
+void
 ngx_rt_pubsub_drop(ngx_rt_feed_t *feed, const ngx_str_t *name,
-    const char *why)
+    const char *why, ngx_uint_t by)
 {
     ngx_uint_t        n;
     static ngx_str_t  unknown = ngx_string("?");
@@ -321,9 +320,9 @@ ngx_rt_pubsub_drop(ngx_rt_feed_t *feed, const ngx_str_t *name,
 
     if (ngx_rt_pubsub_may_log(&feed->dropped, &n)) {
         ngx_log_error(NGX_LOG_WARN, feed->hub->log, 0,
-                      "rt_hub \"%V\": message to \"%V\" dropped: %s "
+                      "rt_hub \"%V\": %s \"%V\" dropped: %s "
                       "(%ui more)", &feed->hub->conf->name,
-                      name ? name : &unknown, why, n);
+                      ngx_rt_pubsub_what(by), name ? name : &unknown, why, n);
     }
 }
 

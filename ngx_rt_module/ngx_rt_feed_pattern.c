@@ -28,6 +28,10 @@ ngx_rt_pubsub_init(ngx_rt_feed_t *feed, ngx_pool_t *pool)
 
     ngx_queue_init(&feed->denied);
 
+    if (ngx_rt_snapshot_init(feed, pool) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     feed->npatterns = conf->patterns.nelts;
 
     if (feed->npatterns == 0) {

@@ -78,8 +78,13 @@ ngx_rt_pubsub_begin(ngx_rt_feed_t *feed, uint64_t term)
             return NGX_ERROR;
         }
 
-    } else if (ngx_rt_store_want_all(feed->hub->store, term, 0) == NGX_ABORT) {
-        return NGX_ABORT;
+    } else {
+
+        if (ngx_rt_store_want_all(feed->hub->store, term, 0) == NGX_ABORT) {
+            return NGX_ABORT;
+        }
+
+        ngx_rt_snapshot_begin(feed);
     }
 
     return ngx_rt_pubsub_patterns(feed);
@@ -105,6 +110,8 @@ ngx_rt_pubsub_inherit(ngx_rt_feed_t *feed, uint64_t term)
     if (ngx_rt_pubsub_unsubscribe(feed, &feed->marker) == NGX_ERROR) {
         return NGX_ERROR;
     }
+
+    ngx_rt_snapshot_begin(feed);
 
     return ngx_rt_pubsub_fill(feed);
 }
@@ -183,6 +190,8 @@ ngx_rt_pubsub_end(ngx_rt_feed_t *feed)
     ngx_queue_t        *q;
     ngx_rt_feed_sub_t  *sub;
 
+    ngx_rt_snapshot_end(feed);
+
     for (i = 0; i < feed->npatterns; i++) {
         feed->patterns[i].live = 0;
     }
@@ -245,6 +254,10 @@ ngx_rt_pubsub_fill(ngx_rt_feed_t *feed)
 
         if (ngx_rt_pubsub_covered(feed, &name)) {
             rc = ngx_rt_pubsub_confirm(feed, &name);
+
+            if (rc == NGX_OK) {
+                ngx_rt_snapshot_ask(feed, &name);
+            }
 
         } else {
             rc = ngx_rt_pubsub_subscribe(feed, &name);
@@ -427,6 +440,9 @@ ngx_rt_pubsub_subscribed(ngx_rt_redis_t *rd, ngx_rt_redis_op_t *op,
         if (rc == NGX_DECLINED) {
             /* it left the table meanwhile */
             rc = ngx_rt_pubsub_unsubscribe(feed, &sub->name);
+
+        } else if (rc == NGX_OK && !feed->heir) {
+            ngx_rt_snapshot_ask(feed, &sub->name);
         }
 
         ngx_free(sub);

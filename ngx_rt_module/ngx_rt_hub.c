@@ -35,6 +35,7 @@ static void ngx_rt_hub_confirm(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel,
     ngx_rt_record_sh_t *rec);
 static void ngx_rt_hub_gap(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel,
     const char *reason, uint64_t seq);
+static void ngx_rt_hub_settled(ngx_rt_channel_t *channel);
 static void ngx_rt_hub_lose(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel);
 static void ngx_rt_hub_find_lost(ngx_rt_hub_t *hub);
 static void ngx_rt_hub_flush(ngx_rt_hub_t *hub);
@@ -443,6 +444,10 @@ ngx_rt_hub_record(ngx_rt_hub_t *hub, uint64_t off, ngx_rt_record_sh_t *rec)
             ngx_rt_hub_gap(hub, channel, NGX_RT_GAP_EVICTED, rec->seq);
             ngx_rt_hub_lose(hub, channel);
             break;
+
+        case NGX_RT_SETTLED:
+            ngx_rt_hub_settled(channel);
+            break;
         }
     }
 
@@ -639,6 +644,25 @@ ngx_rt_hub_gap(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel,
         sub->seq = seq;
         sub->ops->gap(sub, &channel->node.str, reason, &id);
         ngx_rt_hub_dirty(sub);
+    }
+}
+
+
+static void
+ngx_rt_hub_settled(ngx_rt_channel_t *channel)
+{
+    ngx_queue_t    *q;
+    ngx_rt_link_t  *link;
+
+    for (q = ngx_queue_head(&channel->links);
+         q != ngx_queue_sentinel(&channel->links);
+         q = ngx_queue_next(q))
+    {
+        link = ngx_queue_data(q, ngx_rt_link_t, queue);
+
+        if (link->sub->ops->settled) {
+            link->sub->ops->settled(link->sub);
+        }
     }
 }
 

@@ -88,7 +88,7 @@ ngx_rt_log_peek(ngx_rt_store_t *st, uint64_t off, ngx_rt_record_sh_t *rec)
         return NGX_OK;
     }
 
-    if (rec->type < NGX_RT_PAD || rec->type > NGX_RT_DROP
+    if (rec->type < NGX_RT_PAD || rec->type > NGX_RT_SETTLED
         || (uint64_t) NGX_RT_HEADER + rec->event_len + rec->data_len
            > rec->size)
     {
@@ -378,7 +378,7 @@ ngx_rt_log_check(ngx_rt_store_t *st, uint64_t off, uint64_t end)
         return size;
     }
 
-    if (rec->type < NGX_RT_PAD || rec->type > NGX_RT_DROP
+    if (rec->type < NGX_RT_PAD || rec->type > NGX_RT_SETTLED
         || size < NGX_RT_HEADER
         || (uint64_t) NGX_RT_HEADER + rec->event_len + rec->data_len > size)
     {

@@ -75,6 +75,35 @@ ngx_rt_redis_open(ngx_rt_redis_t *rd)
 
 
 void
+ngx_rt_redis_follow(ngx_rt_redis_t *rd, ngx_rt_redis_t *other)
+{
+    ngx_peer_connection_t  *pc;
+
+    pc = &other->peer;
+
+    ngx_memcpy(&rd->sockaddrs[0], pc->sockaddr, pc->socklen);
+
+    rd->found[0].sockaddr = &rd->sockaddrs[0].sockaddr;
+    rd->found[0].socklen = pc->socklen;
+    rd->found[0].name = *pc->name;
+
+    rd->addrs = rd->found;
+    rd->naddrs = 1;
+    rd->addr = 0;
+
+    /* no other url is tried, and the login is that one's */
+
+    rd->url = other->url;
+    rd->tried = rd->conf->urls.nelts;
+    rd->refused = 0;
+    rd->paused = 0;
+    rd->error.len = 0;
+
+    ngx_rt_redis_next(rd);
+}
+
+
+void
 ngx_rt_redis_close(ngx_rt_redis_t *rd)
 {
     if (rd->state != NGX_RT_REDIS_CLOSED) {

@@ -82,6 +82,7 @@ ngx_rt_hub_subscribe(ngx_rt_hub_t *hub, ngx_rt_subscriber_t *sub,
 
         ngx_queue_insert_tail(&channel->links, &link->queue);
         channel->nlinks++;
+        channel->npolls += sub->poll;
         ngx_rt_hub_count(hub, channel);
     }
 
@@ -172,6 +173,7 @@ ngx_rt_replay_leave(ngx_rt_link_t *link)
     ngx_queue_remove(&link->queue);
 
     channel->nlinks--;
+    channel->npolls -= link->sub->poll;
     ngx_rt_hub_count(hub, channel);
 
     if (channel->nlinks) {

@@ -229,6 +229,12 @@ ngx_rt_resp_line(ngx_rt_resp_t *resp)
         resp->state = NGX_RT_RESP_SKIP;
         resp->rest = (size_t) n + 2;
 
+        if (resp->depth == 0) {
+            return ngx_rt_resp_pass(resp,
+                                    (u_char *) "-" NGX_RT_RESP_LARGE CRLF,
+                                    sizeof("-" NGX_RT_RESP_LARGE CRLF) - 1);
+        }
+
         return ngx_rt_resp_pass(resp, (u_char *) "$-1" CRLF,
                                 sizeof("$-1" CRLF) - 1);
 

@@ -54,6 +54,7 @@
 #define NGX_RT_EVICT              5         /* the channel left the table;
                                                data: its name */
 #define NGX_RT_DROP               6         /* a message was too large: gap */
+#define NGX_RT_SETTLED            7         /* no snapshot is owed any more */
 
 /* flags of records */
 #define NGX_RT_LIVE               0x01      /* promised, as far as known */
@@ -66,6 +67,9 @@
 #define NGX_RT_USED               0x01      /* the entry holds a channel */
 #define NGX_RT_WANTED             0x02      /* somebody asked for it */
 #define NGX_RT_QUEUED             0x04      /* in the feeder's want queue */
+#define NGX_RT_OWED               0x08      /* confirmed, its snapshot is yet to
+                                               come (ngx_rt_owed.c) */
+#define NGX_RT_SURE               0x10      /* the snapshot was the latest */
 
 /* states of a feed */
 #define NGX_RT_FEED_EMBEDDED      0
@@ -335,6 +339,7 @@ typedef struct {
     uint64_t                      history_time; /* ms, 0: no limit */
     size_t                        message_max;  /* payload bytes */
     unsigned                      embedded:1;   /* channels confirmed at once */
+    unsigned                      snapshot:1;   /* owed once confirmed */
 } ngx_rt_store_t;
 
 
@@ -351,13 +356,21 @@ typedef struct {
     uint32_t                      count;
     unsigned                      confirmed:1;  /* in the current session */
     unsigned                      wanted:1;     /* the feeder knows of it */
+    unsigned                      owed:1;       /* NGX_RT_OWED */
+    unsigned                      sure:1;       /* NGX_RT_SURE */
     u_char                        digest[NGX_RT_DIGEST_LEN];
 } ngx_rt_view_t;
 
 /* 1: the latest message is known to be the newest there is (no continuity
- * was lost since it came), so equal digests mean equal content */
+ * was lost since it came, or the snapshot was the same), so equal digests
+ * mean equal content */
 #define ngx_rt_view_certain(v)                                                \
-    ((v)->confirmed && (v)->msg_seq > (v)->confirm_seq)
+    ((v)->confirmed && ((v)->msg_seq > (v)->confirm_seq || (v)->sure))
+
+/* 1: Redis has not said yet what the snapshot is, and nothing newer came */
+#define ngx_rt_view_owed(v)                                                   \
+    ((v)->owed && (v)->msg_seq <= (v)->confirm_seq                            \
+     && (v)->floor <= (v)->confirm_seq)
 
 
 /* ngx_rt_log.c: the ring.  "locked": the caller holds the mutex */
@@ -551,6 +564,29 @@ ngx_int_t ngx_rt_store_history(ngx_rt_store_t *st, uint32_t entry,
  */
 ngx_int_t ngx_rt_store_find(ngx_rt_store_t *st, uint32_t entry, uint32_t gen,
     const u_char digest[NGX_RT_DIGEST_LEN], uint64_t *seq);
+
+/*
+ * ngx_rt_owed.c: channels whose snapshot is yet to be stored.  A confirm
+ * makes it owed where st->snapshot is set; a message that comes first, or is
+ * dropped, settles it by its seq.  Of a channel that is in the session of now.
+ */
+
+/* the view of a channel by name.  NGX_OK: its snapshot is owed; NGX_DECLINED:
+ * it is not; NGX_ABORT: term */
+ngx_int_t ngx_rt_owed_look(ngx_rt_store_t *st, uint64_t term,
+    const ngx_str_t *name, ngx_rt_view_t *view);
+
+/* the next one after *iter (begin with 0): its view, its name into buf.
+ * NGX_OK; NGX_AGAIN: none within *steps entries, which are taken off it;
+ * NGX_DONE: that was all; NGX_ABORT: term */
+ngx_int_t ngx_rt_owed_next(ngx_rt_store_t *st, uint64_t term, uint32_t *iter,
+    ngx_uint_t *steps, ngx_rt_view_t *view, u_char *buf, size_t *len);
+
+/* Redis was asked, and there was nothing to store; sure: for it is the same as
+ * the latest message.  A SETTLED record tells the workers.  NGX_OK, also when
+ * the channel is gone; NGX_ABORT: term */
+ngx_int_t ngx_rt_owed_settle(ngx_rt_store_t *st, uint64_t term,
+    const ngx_rt_view_t *view, ngx_uint_t sure);
 
 /* counts a message that never reached publish */
 void ngx_rt_store_dropped(ngx_rt_store_t *st);

@@ -14,6 +14,7 @@
  *     ngx_rt_feed_pubsub.c  `source pubsub`: subscriptions
  *     ngx_rt_feed_pattern.c `source pubsub`: patterns
  *     ngx_rt_feed_message.c `source pubsub`: messages
+ *     ngx_rt_feed_snapshot.c  `snapshot`: what is in a key
  *     ngx_rt_publish.c      a worker's connection for publishing
  *     ngx_rt_glob.c         Redis' patterns
  */
@@ -110,8 +111,12 @@ struct redisReply;                          /* hiredis' */
  * numbers, arrays of more than array_max elements or in more than
  * NGX_RT_RESP_DEPTH others, and replies of more than reply_max bytes are
  * errors.  A string of more than bulk_max bytes is passed
- * over as it comes in and is nil in the reply, so that it costs no memory.
+ * over as it comes in and is nil in the reply, so that it costs no memory; a
+ * reply that is nothing else is the error NGX_RT_RESP_LARGE, for a nil says
+ * that there is none.
  */
+
+#define NGX_RT_RESP_LARGE         "LARGE string passed over"
 
 typedef struct {
     void                         *reader;   /* redisReader */
@@ -286,6 +291,9 @@ void ngx_rt_redis_init(ngx_rt_redis_t *rd, ngx_log_t *log);
  */
 void ngx_rt_redis_open(ngx_rt_redis_t *rd);
 
+/* the same, but to no other address than that where other is READY */
+void ngx_rt_redis_follow(ngx_rt_redis_t *rd, ngx_rt_redis_t *other);
+
 /* closes without a call of closed; the handlers of owed ops are called.
  * Harmless when CLOSED; not from within a handler or push */
 void ngx_rt_redis_close(ngx_rt_redis_t *rd);
@@ -372,10 +380,13 @@ typedef struct {
 #define NGX_RT_MARKER             "rt.cut."
 #define NGX_RT_MARKER_LEN         64
 
+typedef struct ngx_rt_snapshot_s  ngx_rt_snapshot_t;
+
 typedef struct {
     ngx_rt_hub_t                 *hub;
     ngx_rt_redis_t               *redis;
     void                         *feeder;   /* ngx_rt_feeder_t */
+    ngx_rt_snapshot_t            *snapshot; /* NULL: not configured */
     uint64_t                      term;
 
     ngx_str_t                     marker;   /* channel, while handed over */
@@ -478,9 +489,52 @@ ngx_rt_feed_pattern_t *ngx_rt_pubsub_covered(ngx_rt_feed_t *feed,
 /* a message has come; returns as above */
 ngx_int_t ngx_rt_pubsub_push(ngx_rt_feed_t *feed, struct redisReply *reply);
 
+/* how a message came */
+#define NGX_RT_BY_NAME            0
+#define NGX_RT_BY_PATTERN         1
+#define NGX_RT_BY_SNAPSHOT        2
+
+/* its payload, which is nil when it was too large; what is no message is
+ * dropped and counted.  Returns as above */
+ngx_int_t ngx_rt_pubsub_message(ngx_rt_feed_t *feed, const ngx_str_t *name,
+    struct redisReply *payload, ngx_uint_t by);
+
+/* NGX_OK, also when it was dropped; NGX_DECLINED: no such channel; NGX_ABORT */
+ngx_int_t ngx_rt_pubsub_store(ngx_rt_feed_t *feed, const ngx_str_t *name,
+    ngx_rt_message_t *msg, ngx_uint_t by);
+
+/* counts and tells; name: NULL when it can't be shown */
+void ngx_rt_pubsub_drop(ngx_rt_feed_t *feed, const ngx_str_t *name,
+    const char *why, ngx_uint_t by);
+
 /* 1: a line may be logged, *suppressed were not since the last one */
 ngx_uint_t ngx_rt_pubsub_may_log(ngx_rt_feed_log_t *limit,
     ngx_uint_t *suppressed);
+
+
+/*
+ * ngx_rt_feed_snapshot.c: a connection of its own, beside that of the feed
+ * and to the same Redis, asks for the keys of channels that were confirmed.
+ * All of it is harmless where `snapshot` is not set.
+ */
+
+/* NGX_OK, or NGX_ERROR: no memory */
+ngx_int_t ngx_rt_snapshot_init(ngx_rt_feed_t *feed, ngx_pool_t *pool);
+
+/* the feed's connection is ready, and the session's feeder is this worker:
+ * connects, and asks for all that is owed */
+void ngx_rt_snapshot_begin(ngx_rt_feed_t *feed);
+
+/* the session is over, or another one's; may be called twice.  Not from
+ * within the connection's events */
+void ngx_rt_snapshot_end(ngx_rt_feed_t *feed);
+
+/* Redis has confirmed the channel: asks for its snapshot if it is owed */
+void ngx_rt_snapshot_ask(ngx_rt_feed_t *feed, const ngx_str_t *name);
+
+/* a value that is a message: stores it, unless it is there.  As above */
+ngx_int_t ngx_rt_snapshot_take(ngx_rt_feed_t *feed, const ngx_str_t *name,
+    ngx_rt_message_t *msg);
 
 
 /* ngx_rt_publish.c, of a hub in this worker */

@@ -677,6 +677,8 @@ ngx_rt_store_confirm(ngx_rt_store_t *st, uint64_t term, const ngx_str_t *name)
         }
 
         ngx_rt_set(e->session, st->sh->feed.session);
+        ngx_rt_set(e->flags, (e->flags & ~(NGX_RT_OWED|NGX_RT_SURE))
+                             | (st->snapshot ? NGX_RT_OWED : 0));
 
         ngx_rt_entry_close(e);
     }

@@ -161,7 +161,7 @@ ngx_rt_table_read(ngx_rt_store_t *st, uint32_t i, ngx_rt_key_t *key,
 void
 ngx_rt_table_copy(ngx_rt_store_t *st, uint32_t i, ngx_rt_view_t *view)
 {
-    uint32_t            word, n;
+    uint32_t            word, n, flags;
     uint64_t            session;
     ngx_rt_entry_sh_t  *e;
 
@@ -175,7 +175,12 @@ ngx_rt_table_copy(ngx_rt_store_t *st, uint32_t i, ngx_rt_view_t *view)
     view->floor = ngx_rt_get(e->floor);
     view->latest = ngx_rt_get(e->latest);
     view->count = ngx_rt_get(e->count);
-    view->wanted = (ngx_rt_get(e->flags) & NGX_RT_WANTED) ? 1 : 0;
+
+    flags = ngx_rt_get(e->flags);
+
+    view->wanted = (flags & NGX_RT_WANTED) ? 1 : 0;
+    view->owed = (flags & NGX_RT_OWED) ? 1 : 0;
+    view->sure = (flags & NGX_RT_SURE) ? 1 : 0;
 
     session = ngx_rt_get(e->session);
 

@@ -60,6 +60,8 @@ typedef struct {
     ngx_str_t                     user;     /* redis_user */
     ngx_str_t                     password; /* from redis_password_file */
     ngx_str_t                     prefix;
+    ngx_str_t                     snapshot; /* prefix of keys */
+    ngx_uint_t                    snapshots;    /* 1: there are some */
     ngx_msec_t                    connect_timeout;
     ngx_msec_t                    reply_timeout;
     ngx_msec_t                    reconnect_min;
@@ -123,6 +125,7 @@ typedef struct {
  *          subscription was confirmed, or the stream begins with nothing
  * flush    called once per turn after the last of the above: write
  * drain    the worker quits: end within conf's window
+ * settled  no snapshot is owed any more, and there is nothing new; may be NULL
  */
 
 typedef struct {
@@ -136,6 +139,7 @@ typedef struct {
                                       const ngx_str_t *id);
     void                        (*flush)(ngx_rt_subscriber_t *sub);
     void                        (*drain)(ngx_rt_subscriber_t *sub);
+    void                        (*settled)(ngx_rt_subscriber_t *sub);
 } ngx_rt_subscriber_ops_t;
 
 
@@ -176,6 +180,8 @@ struct ngx_rt_subscriber_s {
                                                is older than that is no gap */
     unsigned                      skip:1;   /* to the newest, rt_slow latest */
     unsigned                      full:1;   /* no more for now */
+    unsigned                      poll:1;   /* the transport's: no stream, is
+                                               not counted as a viewer */
 };
 
 
@@ -185,6 +191,7 @@ struct ngx_rt_channel_s {
     ngx_rt_hub_t                 *hub;
     ngx_queue_t                   links;    /* ngx_rt_link_t */
     ngx_uint_t                    nlinks;
+    ngx_uint_t                    npolls;   /* of them */
     uint32_t                      entry;    /* NGX_RT_NONE: evicted, or no
                                                room yet: asked for anew */
     uint32_t                      gen;
@@ -296,7 +303,7 @@ void ngx_rt_hub_replay(ngx_rt_subscriber_t *sub);
 /* tells all workers how many streams of this one follow the channel */
 #define ngx_rt_hub_count(hub, ch)                                             \
     ngx_rt_viewers_set((hub)->store, (ch)->entry, (ch)->gen, &(ch)->viewers,  \
-                       (uint32_t) (ch)->nlinks)
+                       (uint32_t) ((ch)->nlinks - (ch)->npolls))
 
 /* streams of this node that follow the channel */
 ngx_uint_t ngx_rt_hub_viewers(ngx_rt_hub_t *hub, const ngx_str_t *name);

@@ -264,7 +264,8 @@ refused('a user without a password at an IPv6 address',
 # without Redis
 
 for my $text ('redis_user bob', "redis_password_file $good",
-              'redis_timeout 1s', 'redis_reconnect 1s 2s', 'subscribe a:*') {
+              'redis_timeout 1s', 'redis_reconnect 1s 2s', 'subscribe a:*',
+              'snapshot s:') {
     my ($name) = split / /, $text;
     refused("$name without redis",
         qr/"$name" directive needs "redis redis:\/\/host:port;" in rt_hub "app", without it the hub is embedded and asks no Redis$place/,
@@ -297,6 +298,7 @@ for my $case (
     ['message_max 513m', 'a size of 1'],
     ['stale x', 'a time of 0'],
     ["prefix '" . 'a' x 256 . "'", 'a string of up to 255 bytes'],
+    ["snapshot '" . 'a' x 256 . "'", 'a string of up to 255 bytes that'],
     ["subscribe ''", 'one or more Redis patterns'],
 ) {
     my ($text, $must) = @$case;
@@ -311,14 +313,14 @@ refused('a pattern twice',
 
 for my $text ('redis_timeout 1s', 'redis_reconnect 1s 2s', 'source pubsub',
               'payload raw', 'history 3', 'inactive 1m', 'message_max 1k',
-              'stale 1s', "prefix ''") {
+              'stale 1s', "prefix ''", 'snapshot s:', 'snapshot off') {
     my ($name) = split / /, $text;
     refused("$name twice", qr/"$name" directive is duplicate/,
         hub("redis $url; $text; $text;"));
 }
 for my $text ('redis', 'redis_timeout', 'redis_timeout 1s 1s 1s',
               'redis_reconnect 1s', 'source', 'subscribe', 'prefix',
-              'payload raw json', 'history', 'history 1 1s 1', 'inactive',
+              'snapshot', 'snapshot a b', 'payload raw json', 'history', 'history 1 1s 1', 'inactive',
               'message_max', 'stale', 'include') {
     my ($name) = split / /, $text;
     refused("$text: number of arguments",
@@ -329,7 +331,7 @@ for my $text ('redis', 'redis_timeout', 'redis_timeout 1s 1s 1s',
 
 for my $name (qw(redis_ssl_trusted_certificate redis_ssl_certificate
                  redis_ssl_certificate_key redis_ssl_verify redis_ssl_name
-                 redis_sentinel redis_cluster snapshot)) {
+                 redis_sentinel redis_cluster)) {
     refused($name, qr/"$name" directive is not supported by this version/,
         hub("redis $url; $name on;"));
 }
@@ -453,6 +455,9 @@ accepted('32 channels',
     location("rt_subscribe app @{[map { qq(c$_) } 1 .. 16]} "
              . join(',', 17 .. 32) . ';'));
 accepted('source pubsub without redis', hub('source pubsub; payload json;'));
+accepted('snapshot off without redis', hub('snapshot off;'));
+accepted("an empty prefix of snapshots", hub("redis $url; snapshot '';"));
+accepted('as long a one as may be', hub("redis $url; snapshot @{['a' x 255]};"));
 
 for my $value ('redis://127.0.0.1', 'redis://127.0.0.1/', 'REDIS://127.0.0.1:1/3',
                'redis://[::1]', 'redis://[::1]:6380/0', 'redis://localhost:6379',

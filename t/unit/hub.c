@@ -228,7 +228,7 @@ on_flush(ngx_rt_subscriber_t *s)
 
 
 static const ngx_rt_subscriber_ops_t  ops = {
-    on_deliver, on_gap, on_place, on_flush, on_flush
+    on_deliver, on_gap, on_place, on_flush, on_flush, NULL
 };
 
 
