@@ -61,6 +61,7 @@ typedef struct {
     ngx_msec_t                    lifetime;
     time_t                        poll_min;
     time_t                        poll_max;
+    time_t                        wait;
     ngx_uint_t                    advise_viewers;
     ngx_msec_t                    advise_interval;
     size_t                        buffer;
@@ -84,6 +85,10 @@ typedef struct {
     ngx_str_t                     version;      /* cursor text */
     ngx_uint_t                    messages;
     void                         *stream;   /* the open stream, or NULL */
+    void                         *wait;     /* of a poll, NULL: it did not */
+    void                         *views;    /* room for those of a version */
+    time_t                        prefer;   /* seconds to wait for a change */
+    unsigned                      asked:1;  /* that was looked for */
 } ngx_http_rt_ctx_t;
 
 
@@ -241,6 +246,10 @@ ngx_uint_t ngx_http_rt_negotiate(ngx_http_request_t *r, ngx_uint_t enabled);
 ngx_str_t *ngx_http_rt_header_in(ngx_http_request_t *r, const char *name,
     size_t len);
 
+/* of a header that is a list, all lines as one: NGX_OK, or NGX_DECLINED */
+ngx_int_t ngx_http_rt_header_list(ngx_http_request_t *r, const char *name,
+    size_t len, ngx_str_t *value);
+
 /* adds a response header; value must live as long as the request */
 ngx_int_t ngx_http_rt_header_out(ngx_http_request_t *r, const char *key,
     ngx_str_t *value);
@@ -286,6 +295,15 @@ typedef struct {
 /* ngx_http_rt_status_json.c: the answer's body, NULL: no memory */
 ngx_chain_t *ngx_http_rt_status_json(ngx_http_request_t *r,
     ngx_http_rt_hub_status_t *hubs, ngx_uint_t n);
+
+
+/*
+ * ngx_http_rt_wait.c: may a poll wait that would be answered by v, match: with
+ * 304?  NGX_DECLINED: no, or not any more; NGX_AGAIN: look at the version
+ * again; NGX_DONE: it is held, and ngx_http_rt_poll() will be called again.
+ */
+ngx_int_t ngx_http_rt_wait(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
+    ngx_http_rt_version_t *v, ngx_uint_t match);
 
 
 /* The transports: what their handler returns is nginx's to take.  subscribe

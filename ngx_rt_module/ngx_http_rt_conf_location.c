@@ -74,6 +74,7 @@ ngx_http_rt_create_loc_conf(ngx_conf_t *cf)
     conf->lifetime = NGX_CONF_UNSET_MSEC;
     conf->poll_min = NGX_CONF_UNSET;
     conf->poll_max = NGX_CONF_UNSET;
+    conf->wait = NGX_CONF_UNSET;
     conf->advise_viewers = NGX_CONF_UNSET_UINT;
     conf->advise_interval = NGX_CONF_UNSET_MSEC;
     conf->buffer = NGX_CONF_UNSET_SIZE;
@@ -104,6 +105,7 @@ ngx_http_rt_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_msec_value(conf->lifetime, prev->lifetime, 0);
     ngx_conf_merge_sec_value(conf->poll_min, prev->poll_min, 2);
     ngx_conf_merge_sec_value(conf->poll_max, prev->poll_max, 15);
+    ngx_conf_merge_sec_value(conf->wait, prev->wait, 30);
     ngx_conf_merge_uint_value(conf->advise_viewers, prev->advise_viewers, 50);
     ngx_conf_merge_msec_value(conf->advise_interval, prev->advise_interval,
                               5000);

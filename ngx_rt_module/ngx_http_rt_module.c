@@ -54,6 +54,11 @@ static ngx_http_rt_number_t  ngx_http_rt_any_time = {
     "a time of 0 to 365d such as 5s"
 };
 
+static ngx_http_rt_number_t  ngx_http_rt_wait_time = {
+    NGX_HTTP_RT_SEC, 0, NGX_HTTP_RT_TIME_MAX,
+    "a time of 0 to 365d in whole seconds such as 30s"
+};
+
 static ngx_http_rt_number_t  ngx_http_rt_buffer = {
     NGX_HTTP_RT_SIZE, 1024, 1024 * 1024 * 1024,
     "a size of 1k to 1024m such as 256k"
@@ -186,6 +191,13 @@ static ngx_command_t  ngx_http_rt_commands[] = {
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
+
+    { ngx_string("rt_wait"),
+      NGX_HTTP_RT_ANY_CONF|NGX_CONF_TAKE1,
+      ngx_http_rt_set_number,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_rt_loc_conf_t, wait),
+      &ngx_http_rt_wait_time },
 
     { ngx_string("rt_advise"),
       NGX_HTTP_RT_ANY_CONF|NGX_CONF_TAKE12,

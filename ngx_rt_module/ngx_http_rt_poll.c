@@ -40,7 +40,7 @@ ngx_int_t
 ngx_http_rt_poll(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
 {
     ngx_int_t              rc;
-    ngx_uint_t             tries;
+    ngx_uint_t             tries, match;
     ngx_http_rt_version_t  v;
 
     for (tries = 0; tries < NGX_HTTP_RT_POLL_TRIES; tries++) {
@@ -49,7 +49,19 @@ ngx_http_rt_poll(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
             return NGX_HTTP_INTERNAL_SERVER_ERROR;
         }
 
-        if (ngx_http_rt_match(r, &v)) {
+        match = ngx_http_rt_match(r, &v);
+
+        rc = ngx_http_rt_wait(r, ctx, &v, match);
+
+        if (rc == NGX_DONE) {
+            return NGX_DONE;
+        }
+
+        if (rc == NGX_AGAIN) {
+            continue;
+        }
+
+        if (match) {
             ngx_rt_count(ctx->hub, polls_hit, 1);
             ctx->result = "hit";
 
@@ -128,7 +140,23 @@ ngx_http_rt_poll_headers(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
     value.data = (u_char *) ctx->advice;
     value.len = ngx_strlen(ctx->advice);
 
-    return ngx_http_rt_header_out(r, "RT-Advice", &value);
+    if (ngx_http_rt_header_out(r, "RT-Advice", &value) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (ctx->prefer == 0) {
+        return NGX_OK;
+    }
+
+    p = ngx_pnalloc(r->pool, sizeof("wait=") - 1 + NGX_TIME_T_LEN);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    value.data = p;
+    value.len = ngx_sprintf(p, "wait=%T", ctx->prefer) - p;
+
+    return ngx_http_rt_header_out(r, "Preference-Applied", &value);
 }
 
 

@@ -24,8 +24,6 @@ static ngx_uint_t ngx_http_rt_has_error_page(ngx_http_request_t *r,
 static ngx_uint_t ngx_http_rt_accepts(ngx_str_t *accept, const char *type,
     size_t len);
 static ngx_uint_t ngx_http_rt_refused(const u_char *p, const u_char *last);
-static ngx_int_t ngx_http_rt_header_list(ngx_http_request_t *r,
-    const char *name, size_t len, ngx_str_t *value);
 static ngx_table_elt_t *ngx_http_rt_header_next(ngx_list_part_t **part,
     ngx_uint_t *i, const char *name, size_t len);
 
@@ -143,6 +141,10 @@ ngx_http_rt_context(ngx_http_request_t *r, ngx_rt_hub_conf_t *hub)
 
     ctx->hub = hub->hub;
     ctx->nchannels = 0;
+    ctx->wait = NULL;
+    ctx->views = NULL;
+    ctx->prefer = 0;
+    ctx->asked = 0;
 
     return ctx;
 }
@@ -425,7 +427,7 @@ ngx_http_rt_header_in(ngx_http_request_t *r, const char *name, size_t len)
 
 /* a header that is a list, which may be spread over several lines */
 
-static ngx_int_t
+ngx_int_t
 ngx_http_rt_header_list(ngx_http_request_t *r, const char *name, size_t len,
     ngx_str_t *value)
 {
@@ -547,12 +549,21 @@ ngx_http_rt_version(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
 
     ngx_memzero(v, sizeof(ngx_http_rt_version_t));
 
-    v->views = ngx_palloc(r->pool, ctx->nchannels * sizeof(ngx_rt_view_t));
-    digests = ngx_pcalloc(r->pool, ctx->nchannels * NGX_RT_DIGEST_LEN);
+    /* a poll that waits comes here often: the room is the same */
 
-    if (v->views == NULL || digests == NULL) {
-        return NGX_ERROR;
+    if (ctx->views == NULL) {
+        ctx->views = ngx_palloc(r->pool, ctx->nchannels
+                                         * (sizeof(ngx_rt_view_t)
+                                            + NGX_RT_DIGEST_LEN));
+        if (ctx->views == NULL) {
+            return NGX_ERROR;
+        }
     }
+
+    v->views = ctx->views;
+
+    digests = (void *) (v->views + ctx->nchannels);
+    ngx_memzero(digests, ctx->nchannels * NGX_RT_DIGEST_LEN);
 
     v->confirmed = 1;
     v->certain = 1;

@@ -229,7 +229,7 @@ my %several = (
     rt_advise        => ['viewers=%s interval=%s', 'advise_viewers',
                          'advise_interval'],
 );
-my %seconds = map { $_ => 1 } qw(poll_min poll_max inactive);
+my %seconds = map { $_ => 1 } qw(poll_min poll_max inactive wait);
 my %size = map { $_ => 1 } qw(size message_max buffer);
 my %constant = reverse map { /ngx_string\("(\w+)"\), (NGX_\w+)/g }
     map { $text{$_} } qw(ngx_http_rt_conf.c ngx_http_rt_module.c);

@@ -348,7 +348,7 @@ for my $text ('html', 'prometheus') {
         qr/"$text" in "rt_status" directive is not supported by this version, it must be "json"/,
         location("rt_status $text;"));
 }
-for my $name (qw(rt_gate rt_wait rt_detach rt_stream_log rt_origin
+for my $name (qw(rt_gate rt_detach rt_stream_log rt_origin
                  rt_client_publish rt_client_rate)) {
     refused($name, qr/unknown directive "$name"/, location("$name 1;"));
 }
@@ -368,6 +368,9 @@ for my $case (
     ['rt_lifetime x', 'a time of 0'],
     ['rt_lifetime 366d', 'a time of 0'],
     ['rt_drain x', 'a time of 0'],
+    ['rt_wait x', 'a time of 0 to 365d in whole seconds'],
+    ['rt_wait 500ms', 'a time of 0 to 365d in whole seconds'],
+    ['rt_wait 366d', 'a time of 0 to 365d in whole seconds'],
     ['rt_buffer 0', 'a size of 1k'],
     ['rt_buffer 1023', 'a size of 1k'],
     ['rt_buffer x', 'a size of 1k'],
@@ -399,7 +402,7 @@ refused('a transport twice',
 for my $text ('rt_transport poll', 'rt_start new', 'rt_event channel',
               'rt_heartbeat 1s', 'rt_retry 1s', 'rt_lifetime 1s',
               'rt_poll_interval 1s 2s', 'rt_advise viewers=3', 'rt_buffer 1m',
-              'rt_slow latest', 'rt_max_subscribers 3', 'rt_drain 1s') {
+              'rt_slow latest', 'rt_max_subscribers 3', 'rt_drain 1s', 'rt_wait 1s') {
     my ($name) = split / /, $text;
     refused("$name twice", qr/"$name" directive is duplicate/,
         location("$text; $text;"));

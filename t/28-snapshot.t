@@ -51,6 +51,13 @@ sub poll ($ngx, $path, $etag = undef) {
         headers => [defined $etag ? ('If-None-Match' => $etag) : ()]);
 }
 
+# asks for a channel and does not wait for the answer
+sub touch ($ngx, $channel) {
+    my $http = RT::HTTP->new($ngx);
+    $http->send(GET => "/rt/$channel");
+    return $http;
+}
+
 # until a poll says so; its response
 sub filled ($ngx, $path, $body) {
     my $r;
@@ -261,11 +268,11 @@ subtest 'forgotten while it was asked for' => sub {
         one(inactive => '1s', redis_timeout => '1s 30s'));
     live($ngx);
     $fake->mode('hold');
-    poll($ngx, '/rt/a');
+    my $first = touch($ngx, 'a');
     held($fake);
     wait_for { hub($ngx)->{channels} == 0 } 8, 'forgotten';
     wait_for { $fake->commands(qr/^UNSUBSCRIBE a/) } 5, 'and left';
-    poll($ngx, '/rt/a');
+    my $second = touch($ngx, 'a');
     held($fake, 2);
     my $sse = RT::SSE->new($ngx, '/rt/a');
     $fake->mode('new');
@@ -405,9 +412,8 @@ subtest 'not too many at once' => sub {
     my $ngx = RT::Nginx->new(redis => $fake, one());
     live($ngx);
     $fake->mode('hold');
-    my $http = RT::HTTP->new($ngx);
-    $http->send(GET => "/rt/c$_") for 1 .. 600;
-    $http->read(timeout => 10) for 1 .. 600;
+    my @http = map { touch($ngx, join ',', map { "c$_" } $_ .. $_ + 29) }
+        map { $_ * 30 + 1 } 0 .. 19;
     wait_for { $fake->commands(qr/^SUBSCRIBE c/) == 600 } 5, 'subscribed';
     held($fake, 256);
     stays { control($fake, 'HELD') == 256 } 0.2, '256 in flight';
@@ -491,7 +497,7 @@ subtest 'the connection for snapshots alone' => sub {
     my $other = RT::Nginx->new(redis => $fake, workers => 2, one());
     live($other);
     $fake->mode('hold');
-    poll($other, "/rt/$_") for 'a' .. 'e';
+    my @http = map { touch($other, $_) } 'a' .. 'e';
     held($fake, 5);
     control($fake, 'CUT');
     held($fake, 5);
