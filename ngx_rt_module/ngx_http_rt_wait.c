@@ -31,7 +31,8 @@ typedef struct {
     ngx_msec_t                    cold;     /* when it was first seen cold */
     unsigned                      joining:1;
     unsigned                      held:1;
-    unsigned                      over:1;   /* the worker quits */
+    unsigned                      over:1;   /* the worker quits, or the
+                                               channel was evicted */
     unsigned                      ended:1;
 } ngx_http_rt_wait_t;
 
@@ -332,10 +333,21 @@ ngx_http_rt_wait_deliver(ngx_rt_subscriber_t *sub, ngx_rt_delivery_t *msg)
 }
 
 
+/* to look at a channel that was evicted is to ask for it again, which may
+ * evict another one that is waited for, and so on: that is the end here */
+
 static void
 ngx_http_rt_wait_gap(ngx_rt_subscriber_t *sub, const ngx_str_t *channel,
     const char *reason, const ngx_str_t *id)
 {
+    ngx_http_rt_wait_t  *w;
+
+    w = (ngx_http_rt_wait_t *) sub;
+
+    if (!w->joining && ngx_strcmp(reason, NGX_RT_GAP_EVICTED) == 0) {
+        w->over = 1;
+    }
+
     ngx_http_rt_wait_wake(sub);
 }
 

@@ -267,6 +267,25 @@ subtest 'many, for long' => sub {
     is(scalar(grep { (answer($_))[0]->body eq 'y' } @held), 50, 'then 200');
 };
 
+subtest 'a channel that is evicted' => sub {
+    my $ngx = RT::Nginx->new(workers => 2, server => $locations,
+        http => 'keepalive_requests 100000; rt_hub app { zone 1m; }',
+        allow => [qr/message_max/]);
+    my @held = open_polls(5, $ngx, '/rt/quiet', wait => 30);
+    waits($held[0], 'held');
+    my $c = RT::HTTP->new($ngx);
+    my $n = 0;
+    wait_for {
+        for (1 .. 200) {
+            $c->send(POST => '/publish?channel=c' . ++$n, body => 'x' x 500);
+            $c->read;
+        }
+        hub($ngx)->{evicted} > 1000;
+    } 20, 'memory is full';
+    is(scalar(grep { (answer($_))[0]->status == 204 } @held), 5,
+        'the wait ends, nothing is known');
+};
+
 subtest 'a worker that quits' => sub {
     my $ngx = RT::Nginx->new(workers => 1,
         http => 'rt_hub app { zone 8m; } rt_drain 10s;', server => $locations);

@@ -35,6 +35,7 @@ static void order_note(int what, const volatile void *at, int order);
 #include "../../ngx_rt_module/ngx_rt_store.c"
 #include "../../ngx_rt_module/ngx_rt_query.c"
 #include "../../ngx_rt_module/ngx_rt_want.c"
+#include "../../ngx_rt_module/ngx_rt_owed.c"
 #include "unit.h"
 #include <setjmp.h>
 
@@ -660,6 +661,123 @@ test_order(ngx_rt_store_t *st)
 }
 
 
+/* channels whose snapshot is yet to come: by name, and as a list */
+
+static void
+test_owed(void *mem)
+{
+    size_t             len;
+    uint32_t           iter, n;
+    uint64_t           seq, head;
+    ngx_str_t          name[] = { ngx_string("a"), ngx_string("b"),
+                                  ngx_string("c") };
+    ngx_uint_t         queued, steps;
+    ngx_rt_view_t      view, one, none;
+    ngx_rt_store_t     store, *st;
+    ngx_rt_message_t   msg;
+    ngx_rt_record_sh_t  rec;
+    u_char             buf[NGX_RT_CHANNEL_MAX], digest[NGX_RT_DIGEST_LEN];
+
+    st = &store;
+    open_store(st, mem);
+
+    st->embedded = 0;
+    st->snapshot = 1;
+    st->sh->feed.pid = 1;
+    st->sh->feed.term = 5;
+
+    for (n = 0; n < 3; n++) {
+        (void) ngx_rt_store_touch(st, &name[n], 1, &view, &queued);
+    }
+
+    is_int(ngx_rt_owed_look(st, 5, &name[0], &view), NGX_DECLINED,
+           "owed: not before it is confirmed");
+
+    for (n = 0; n < 3; n++) {
+        (void) ngx_rt_store_confirm(st, 5, &name[n]);
+    }
+
+    is_int(ngx_rt_owed_look(st, 5, &name[0], &one), NGX_OK, "confirmed: owed");
+    is_int(ngx_rt_owed_look(st, 4, &name[0], &view), NGX_ABORT, "term");
+
+    iter = 0;
+    steps = 2;
+    is_int(ngx_rt_owed_next(st, 5, &iter, &steps, &view, buf, &len), NGX_OK,
+           "next: the first");
+    is_mem(buf, len, "a", 1, "its name");
+    is_int(ngx_rt_owed_next(st, 5, &iter, &steps, &view, buf, &len), NGX_OK,
+           "next: the second");
+    is_int(ngx_rt_owed_next(st, 5, &iter, &steps, &view, buf, &len), NGX_AGAIN,
+           "no more steps");
+    steps = 9;
+    is_int(ngx_rt_owed_next(st, 5, &iter, &steps, &view, buf, &len), NGX_OK,
+           "next: the third");
+    is_mem(buf, len, "c", 1, "its name");
+    is_int(ngx_rt_owed_next(st, 5, &iter, &steps, &view, buf, &len), NGX_DONE,
+           "that was all");
+    is_int(ngx_rt_owed_next(st, 4, &iter, &steps, &view, buf, &len), NGX_ABORT,
+           "term");
+
+    /* by a message, by one that is too large, by an answer */
+
+    ngx_memzero(&msg, sizeof(msg));
+    ngx_memzero(digest, sizeof(digest));
+    msg.data.data = buf;
+    msg.data.len = 1;
+    (void) ngx_rt_store_publish(st, 5, &name[1], &msg, digest, 1, 0, &seq);
+    is_int(ngx_rt_owed_look(st, 5, &name[1], &view), NGX_DECLINED,
+           "a message settles it");
+
+    msg.data.len = 8193;
+    (void) ngx_rt_store_publish(st, 5, &name[2], &msg, digest, 1, 0, &seq);
+    is_int(ngx_rt_owed_look(st, 5, &name[2], &view), NGX_DECLINED,
+           "a drop, too");
+
+    none = one;
+    none.gen++;
+    head = st->sh->head;
+    is_int(ngx_rt_owed_settle(st, 5, &none, 0), NGX_OK, "another gen");
+    is_int(ngx_rt_owed_settle(st, 4, &one, 0), NGX_ABORT, "term");
+    is_int(ngx_rt_owed_look(st, 5, &name[0], &view), NGX_OK, "still owed");
+    is_int(st->sh->head, head, "nothing was told");
+    is_int(ngx_rt_owed_settle(st, 5, &one, 0), NGX_OK, "settled");
+    is_int(ngx_rt_owed_look(st, 5, &name[0], &view), NGX_DECLINED,
+           "an answer settles it");
+    is_int(ngx_rt_log_peek(st, head, &rec), NGX_OK, "a record tells");
+    ok(rec.type == NGX_RT_SETTLED && rec.entry == one.entry
+       && rec.gen == one.gen && rec.seq == st->sh->seq, "which channel");
+    head = st->sh->head;
+    (void) ngx_rt_owed_settle(st, 5, &one, 0);
+    is_int(st->sh->head, head, "once");
+
+    /* certain: by a message, not after a gap, but for the same snapshot */
+
+    for (n = 0; n < 3; n++) {
+        (void) ngx_rt_store_touch(st, &name[1], 1, &view, &queued);
+        is_int(ngx_rt_view_certain(&view), n == 0, "certain");
+
+        st->sh->feed.session++;
+
+        is_int(ngx_rt_owed_look(st, 5, &name[1], &view), NGX_DECLINED,
+               "another session: not owed, not confirmed");
+        (void) ngx_rt_store_confirm(st, 5, &name[1]);
+        is_int(ngx_rt_owed_look(st, 5, &name[1], &view), NGX_OK, "owed again");
+        is_int(ngx_rt_view_certain(&view), 0, "in doubt");
+        (void) ngx_rt_owed_settle(st, 5, &view, n != 0);
+        (void) ngx_rt_store_touch(st, &name[1], 1, &view, &queued);
+        is_int(ngx_rt_view_certain(&view), n != 0, "sure");
+        st->sh->feed.session++;
+        (void) ngx_rt_store_confirm(st, 5, &name[1]);
+    }
+
+    st->snapshot = 0;
+    st->sh->feed.session++;
+    (void) ngx_rt_store_confirm(st, 5, &name[1]);
+    is_int(ngx_rt_owed_look(st, 5, &name[1], &view), NGX_DECLINED,
+           "without snapshot: never");
+}
+
+
 int
 main(void)
 {
@@ -690,6 +808,7 @@ main(void)
     test_committed(&st, mem, 9);
 
     test_order(&st);
+    test_owed(mem);
 
     free(mem);
     done_testing();
