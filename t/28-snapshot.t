@@ -227,7 +227,8 @@ subtest 'after a gap' => sub {
 
 subtest 'a message and the answer' => sub {
     my $fake = fake();
-    my $ngx = RT::Nginx->new(redis => $fake, workers => 2, one());
+    my $ngx = RT::Nginx->new(redis => $fake, workers => 2,
+        one(redis_timeout => '1s 30s'));
     live($ngx);
     $fake->mode('hold');
     my $sse = RT::SSE->new($ngx, '/rt/a');
@@ -410,7 +411,7 @@ subtest '5,000 channels after a reconnect' => sub {
 
 subtest 'not too many at once' => sub {
     my $fake = fake();
-    my $ngx = RT::Nginx->new(redis => $fake, one());
+    my $ngx = RT::Nginx->new(redis => $fake, one(redis_timeout => '1s 30s'));
     live($ngx);
     $fake->mode('hold');
     my @http = map { touch($ngx, join ',', map { "c$_" } $_ .. $_ + 29) }
@@ -502,15 +503,16 @@ subtest 'the connection for snapshots alone' => sub {
     held($fake, 5);
     control($fake, 'CUT');
     held($fake, 5);
-    is(asked($fake), 10, 'cut: asked again');
-    wait_ok { asked($fake) == 15 } 5, 'silent: asked again';
+    my $asked = asked($fake);
+    cmp_ok($asked, '>=', 10, 'cut: asked again');
+    wait_ok { asked($fake) >= $asked + 5 } 5, 'silent: asked again';
     $fake->mode('LOADING Redis is loading the dataset in memory');
     control($fake, 'CUT');
     wait_ok { $other->log(qr/no snapshots from Redis/) } 5, 'told';
     is(poll($other, '/rt/a')->status, 204, 'nothing is known');
     $fake->push('b', 'message');
     is(poll($other, '/rt/b')->body, 'message', 'a message settles one');
-    my $asked = asked($fake, 's:a');
+    $asked = asked($fake, 's:a');
     wait_ok { asked($fake, 's:a') > $asked + 1 } 5, 'refused: asked again';
     is($other->log(qr/no snapshots from Redis/), 1,
         'told for a change alone');
