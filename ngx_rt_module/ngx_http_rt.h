@@ -21,7 +21,7 @@
 #define NGX_HTTP_RT_WEBSOCKET     0x04
 #define NGX_HTTP_RT_GATE          0x08
 
-#define NGX_HTTP_RT_MAX_CHANNELS  32
+#define NGX_HTTP_RT_MAX_CHANNELS  NGX_RT_PLACES_MAX
 
 /* error_page brought the request here and keeps the error's status */
 #define ngx_http_rt_instead(r)                                                \
@@ -98,6 +98,7 @@ typedef struct {
 typedef struct {
     ngx_rt_view_t                *views;    /* nchannels */
     ngx_rt_cursor_t               cursor;   /* the ETag's */
+    ngx_str_t                     text;     /* the same of streams */
     uint64_t                      version;
     unsigned                      confirmed:1;  /* all of them */
     unsigned                      certain:1;    /* all that are known */
@@ -254,18 +255,21 @@ ngx_int_t ngx_http_rt_header_list(ngx_http_request_t *r, const char *name,
 ngx_int_t ngx_http_rt_header_out(ngx_http_request_t *r, const char *key,
     ngx_str_t *value);
 
+
+
+/* ngx_http_rt_version.c */
+
 /* reads the version of all channels of the context; NGX_OK or NGX_ERROR */
 ngx_int_t ngx_http_rt_version(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     ngx_http_rt_version_t *version);
 
 /* 1: If-None-Match holds the version */
-ngx_uint_t ngx_http_rt_match(ngx_http_request_t *r,
+ngx_uint_t ngx_http_rt_match(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     ngx_http_rt_version_t *version);
 
 /* ETag: "cursor" */
 ngx_int_t ngx_http_rt_etag(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     ngx_http_rt_version_t *version);
-
 
 /* ngx_http_rt_status.c */
 

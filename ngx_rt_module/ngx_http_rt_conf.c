@@ -23,6 +23,8 @@ static char *ngx_http_rt_hub_directive(ngx_conf_t *cf, ngx_command_t *dummy,
 static ngx_uint_t ngx_http_rt_hub_args(ngx_uint_t type, ngx_uint_t n);
 static char *ngx_http_rt_hub_unknown(ngx_conf_t *cf);
 static char *ngx_http_rt_hub_finish(ngx_conf_t *cf, ngx_http_rt_hub_t *hub);
+static ngx_int_t ngx_http_rt_hub_source(ngx_conf_t *cf,
+    ngx_rt_hub_conf_t *hcf);
 static ngx_http_rt_hub_t *ngx_http_rt_hub_find(ngx_conf_t *cf,
     ngx_str_t *name);
 static ngx_int_t ngx_http_rt_hub_name(ngx_conf_t *cf, ngx_str_t *name);
@@ -81,12 +83,12 @@ static ngx_http_rt_number_t  ngx_http_rt_stale = {
 static ngx_conf_enum_t  ngx_http_rt_source_names[] = {
     { ngx_string("pubsub"), NGX_RT_SOURCE_PUBSUB },
     { ngx_string("sharded"), NGX_HTTP_RT_UNSUPPORTED },
-    { ngx_string("stream"), NGX_HTTP_RT_UNSUPPORTED },
+    { ngx_string("stream"), NGX_RT_SOURCE_STREAM },
     { ngx_null_string, 0 }
 };
 
 static ngx_http_rt_enum_t  ngx_http_rt_source = {
-    "\"pubsub\"", ngx_http_rt_source_names
+    "\"pubsub\" or \"stream\"", ngx_http_rt_source_names
 };
 
 static ngx_conf_enum_t  ngx_http_rt_payload_names[] = {
@@ -400,8 +402,9 @@ ngx_http_rt_hub_finish(ngx_conf_t *cf, ngx_http_rt_hub_t *hub)
         return NGX_CONF_ERROR;
     }
 
-    hcf->source = hcf->urls.nelts ? NGX_RT_SOURCE_PUBSUB
-                                  : NGX_RT_SOURCE_EMBEDDED;
+    if (ngx_http_rt_hub_source(cf, hcf) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
 
     hub->large = (hcf->message_max != NGX_CONF_UNSET_SIZE);
 
@@ -419,6 +422,38 @@ ngx_http_rt_hub_finish(ngx_conf_t *cf, ngx_http_rt_hub_t *hub)
     ngx_conf_init_msec_value(hcf->stale, 0);
 
     return ngx_http_rt_redis_login(cf, hcf);
+}
+
+
+static ngx_int_t
+ngx_http_rt_hub_source(ngx_conf_t *cf, ngx_rt_hub_conf_t *hcf)
+{
+    if (hcf->urls.nelts == 0) {
+
+        if (hcf->source == NGX_RT_SOURCE_STREAM) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "\"source stream\" needs \"redis "
+                               "redis://host:port;\" in rt_hub \"%V\", "
+                               "without it the hub is embedded and reads no "
+                               "streams", &hcf->name);
+            return NGX_ERROR;
+        }
+
+        hcf->source = NGX_RT_SOURCE_EMBEDDED;
+        return NGX_OK;
+    }
+
+    ngx_conf_init_uint_value(hcf->source, NGX_RT_SOURCE_PUBSUB);
+
+    if (hcf->source == NGX_RT_SOURCE_STREAM && hcf->patterns.nelts) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"subscribe\" directive can't be used with "
+                           "\"source stream\" in rt_hub \"%V\", patterns "
+                           "need \"source pubsub\"", &hcf->name);
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
 }
 
 

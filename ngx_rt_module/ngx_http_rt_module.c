@@ -484,12 +484,10 @@ ngx_http_rt_init_module(ngx_cycle_t *cycle)
 
     hub = ngx_http_rt_hubs(cycle, &n);
 
-    /* nothing can fail from here on: workers of this cycle are to come */
+    /* the configuration is taken: its workers come next */
 
     for (i = 0; i < n; i++) {
-        hub[i]->generation =
-                   __atomic_add_fetch(&hub[i]->store.sh->generation, 1,
-                                      __ATOMIC_RELAXED);
+        hub[i]->generation = ngx_rt_handover_generation(&hub[i]->store);
     }
 
     return n ? ngx_rt_wakeup_init(cycle) : NGX_OK;

@@ -49,7 +49,7 @@ ngx_http_rt_poll(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
             return NGX_HTTP_INTERNAL_SERVER_ERROR;
         }
 
-        match = ngx_http_rt_match(r, &v);
+        match = ngx_http_rt_match(r, ctx, &v);
 
         rc = ngx_http_rt_wait(r, ctx, &v, match);
 
@@ -311,7 +311,7 @@ ngx_http_rt_poll_read(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     msg->seq = rec.seq;
 
     msg->id.data = msg->data.data + rec.data_len;
-    msg->id.len = ngx_rt_hub_id(ctx->hub, msg->id.data, rec.seq, rec.digest);
+    msg->id.len = ngx_rt_hub_id(ctx->hub, msg->id.data, rec.seq, rec.tag);
 
     return NGX_OK;
 }

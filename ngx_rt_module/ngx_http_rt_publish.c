@@ -287,17 +287,20 @@ ngx_http_rt_publish_store(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     ngx_str_t         id;
     ngx_time_t       *tp;
     ngx_rt_cursor_t   cursor;
-    u_char            buf[NGX_RT_CURSOR_LEN];
+    u_char            buf[NGX_RT_CURSOR_LEN], tag[NGX_RT_TAG_LEN];
 
     ngx_memzero(&cursor, sizeof(ngx_rt_cursor_t));
 
     ngx_rt_message_digest(&ctx->channels[0], msg, cursor.digest);
 
+    ngx_memzero(tag, NGX_RT_TAG_LEN);
+    ngx_memcpy(tag, cursor.digest, NGX_RT_DIGEST_LEN);
+
     tp = ngx_timeofday();
     now = (uint64_t) tp->sec * 1000 + tp->msec;
 
     rc = ngx_rt_store_publish(ctx->hub->store, 0, &ctx->channels[0], msg,
-                              cursor.digest, now, 1, &seq);
+                              tag, now, 1, &seq);
 
     if (rc == NGX_OK || rc == NGX_ERROR) {
         /* NGX_ERROR leaves a gap, to be told as well */
@@ -417,7 +420,9 @@ ngx_http_rt_publish_answer(ngx_http_request_t *r, ngx_rt_publish_t *pub)
     switch (pub->rc) {
 
     case NGX_OK:
-        return ngx_http_rt_publish_accepted(r, NULL, pub->receivers);
+        return pub->id.len ? ngx_http_rt_publish_accepted(r, &pub->id, -1)
+                           : ngx_http_rt_publish_accepted(r, NULL,
+                                                          pub->receivers);
 
     case NGX_DECLINED:
         return ngx_http_rt_publish_away(r, "Redis is away, nothing was "
@@ -450,6 +455,8 @@ ngx_http_rt_publish_error(ngx_http_request_t *r, ngx_str_t *error)
         ngx_string("TRYAGAIN"),
         ngx_string("BUSY"),
         ngx_string("OOM"),
+        ngx_string("MISCONF"),
+        ngx_string("NOREPLICAS"),
         ngx_null_string
     };
 
@@ -494,7 +501,7 @@ ngx_http_rt_publish_away(ngx_http_request_t *r, const char *text)
 }
 
 
-/* id: NULL where there is none */
+/* id: NULL where there is none; receivers: -1 where nobody knows */
 
 static ngx_int_t
 ngx_http_rt_publish_accepted(ngx_http_request_t *r, ngx_str_t *id,
@@ -511,9 +518,9 @@ ngx_http_rt_publish_accepted(ngx_http_request_t *r, ngx_str_t *id,
     ctx = ngx_http_get_module_ctx(r, ngx_http_rt_module);
     channel = &ctx->channels[0];
 
-    len = sizeof("{\"channel\":,\"id\":\"\",\"receivers\":}\n")
-          + ngx_rt_json_string_len(channel) + NGX_RT_CURSOR_LEN
-          + NGX_INT64_LEN;
+    len = sizeof("{\"channel\":,\"id\":null,\"receivers\":}\n")
+          + ngx_rt_json_string_len(channel)
+          + (id ? ngx_rt_json_string_len(id) : 0) + NGX_INT64_LEN;
 
     b = ngx_create_temp_buf(r->pool, len);
     if (b == NULL) {
@@ -524,13 +531,19 @@ ngx_http_rt_publish_accepted(ngx_http_request_t *r, ngx_str_t *id,
     p = ngx_rt_json_string(p, channel);
 
     if (id) {
-        p = ngx_sprintf(p, ",\"id\":\"%V\"", id);
+        p = ngx_sprintf(p, ",\"id\":");
+        p = ngx_rt_json_string(p, id);
 
     } else {
         p = ngx_sprintf(p, ",\"id\":null");
     }
 
-    b->last = ngx_sprintf(p, ",\"receivers\":%L}\n", receivers);
+    if (receivers < 0) {
+        b->last = ngx_sprintf(p, ",\"receivers\":null}\n");
+
+    } else {
+        b->last = ngx_sprintf(p, ",\"receivers\":%L}\n", receivers);
+    }
 
     b->last_buf = (r == r->main) ? 1 : 0;
     b->last_in_chain = 1;

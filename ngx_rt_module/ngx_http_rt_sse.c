@@ -208,19 +208,15 @@ ngx_http_rt_sse_headers(ngx_http_request_t *r)
 static void
 ngx_http_rt_sse_subscribe(ngx_http_rt_stream_t *s)
 {
-    ngx_str_t         text;
-    ngx_uint_t        given, invalid;
-    ngx_rt_cursor_t   cursor;
+    ngx_str_t   text;
+    ngx_uint_t  given;
 
     ngx_http_rt_sse_retry(s);
 
     given = ngx_http_rt_sse_cursor(s->request, &text);
-    invalid = given
-              && ngx_rt_cursor_parse(&cursor, text.data, text.len) != NGX_OK;
 
     if (ngx_rt_hub_subscribe(s->ctx->hub, &s->sub, s->ctx->channels,
-                             given && !invalid ? &cursor : NULL, invalid,
-                             s->conf->start)
+                             given ? &text : NULL, s->conf->start)
         != NGX_OK)
     {
         ngx_http_rt_sse_close(s, "memory", 1);
@@ -284,7 +280,7 @@ ngx_http_rt_sse_deliver(ngx_rt_subscriber_t *sub, ngx_rt_delivery_t *msg)
     variant = s->conf->event;
     event = (variant == NGX_HTTP_RT_EVENT_CHANNEL) ? &msg->channel
                                                    : &msg->event;
-    frame = msg->frames[variant];
+    frame = msg->own ? NULL : msg->frames[variant];
 
     if (frame == NULL) {
         len = ngx_rt_frame_sse_len(&msg->id, event, &msg->data);
@@ -298,11 +294,19 @@ ngx_http_rt_sse_deliver(ngx_rt_subscriber_t *sub, ngx_rt_delivery_t *msg)
         frame->len = ngx_rt_frame_sse(frame->data, &msg->id, event,
                                       &msg->data)
                      - frame->data;
+
+        if (msg->own) {
+            ngx_http_rt_sse_queue(s, frame);
+            goto queued;
+        }
+
         msg->frames[variant] = frame;
     }
 
     frame->refs++;
     ngx_http_rt_sse_queue(s, frame);
+
+queued:
 
     s->out_seq = msg->seq;
     s->ctx->messages++;
@@ -383,7 +387,7 @@ ngx_http_rt_sse_gap(ngx_rt_subscriber_t *sub, const ngx_str_t *channel,
 static void
 ngx_http_rt_sse_place(ngx_rt_subscriber_t *sub, const ngx_str_t *id)
 {
-    u_char  *p, buf[sizeof("id: \n\n") + NGX_RT_CURSOR_LEN];
+    u_char  *p, buf[sizeof("id: \n\n") + NGX_RT_PLACES_LEN];
 
     p = ngx_sprintf(buf, "id: %V\n\n", id);
 

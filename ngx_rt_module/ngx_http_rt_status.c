@@ -140,7 +140,7 @@ ngx_http_rt_status_feed(ngx_rt_hub_conf_t *hcf, ngx_http_rt_hub_status_t *hub)
         return;
     }
 
-    hub->source = "pubsub";
+    hub->source = (hcf->source == NGX_RT_SOURCE_STREAM) ? "stream" : "pubsub";
 
     switch (ngx_http_rt_load(&feed->state)) {
 

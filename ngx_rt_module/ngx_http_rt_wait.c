@@ -176,12 +176,23 @@ ngx_http_rt_poll_cold(ngx_http_rt_ctx_t *ctx, ngx_http_rt_version_t *v,
     ngx_uint_t      i;
     ngx_rt_view_t  *view;
 
-    if (!v->fresh || !ctx->hub->conf->snapshots) {
+    if (!v->fresh
+        || (!ctx->hub->conf->snapshots && !ctx->hub->store->stream))
+    {
         return 0;
     }
 
     for (i = 0; i < ctx->nchannels; i++) {
         view = &v->views[i];
+
+        if (ctx->hub->store->stream) {
+
+            if (!view->known) {
+                return 1;
+            }
+
+            continue;
+        }
 
         if ((view->msg_seq == 0 || known)
             && (!view->confirmed || ngx_rt_view_owed(view)))
@@ -226,7 +237,7 @@ ngx_http_rt_wait_begin(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
 
     w->joining = 1;
 
-    rc = ngx_rt_hub_subscribe(ctx->hub, &w->sub, ctx->channels, NULL, 0,
+    rc = ngx_rt_hub_subscribe(ctx->hub, &w->sub, ctx->channels, NULL,
                               NGX_RT_START_NEW);
     w->joining = 0;
 

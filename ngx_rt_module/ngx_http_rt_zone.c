@@ -59,7 +59,9 @@ ngx_http_rt_zone(ngx_conf_t *cf, ngx_http_rt_hub_t *hub)
         p = ngx_sprintf(name.data, "rt_hub:%V:embedded", &hcf->name);
 
     } else {
-        p = ngx_sprintf(name.data, "rt_hub:%V:pubsub:%s:%V", &hcf->name,
+        p = ngx_sprintf(name.data, "rt_hub:%V:%s:%s:%V", &hcf->name,
+                        hcf->source == NGX_RT_SOURCE_STREAM ? "stream"
+                                                            : "pubsub",
                         hcf->payload == NGX_RT_PAYLOAD_JSON ? "json" : "raw",
                         &hcf->prefix);
     }
@@ -181,6 +183,7 @@ ngx_http_rt_zone_init(ngx_shm_zone_t *shm_zone, void *data)
     hcf->store.history_time = hcf->history_time;
     hcf->store.embedded = (hcf->source == NGX_RT_SOURCE_EMBEDDED);
     hcf->store.snapshot = hcf->snapshots;
+    hcf->store.stream = (hcf->source == NGX_RT_SOURCE_STREAM);
 
     if (data == NULL && !shm_zone->shm.exists) {
         rc = ngx_http_rt_zone_create(hub, shpool, size, shm_zone->shm.log);

@@ -24,6 +24,12 @@
 /* bytes of a content digest kept and told, 96 bits of a 128-bit hash */
 #define NGX_RT_DIGEST_LEN         12
 
+/*
+ * What a message is known by on every node.  Of a stream: its entry's id
+ * (ngx_rt_sid.c), so memcmp() orders.  Else: the digest, the rest zeros.
+ */
+#define NGX_RT_TAG_LEN            16
+
 
 /*
  * A fault point: where a test kills the process to prove that the next
@@ -101,6 +107,69 @@ ngx_int_t ngx_rt_cursor_parse(ngx_rt_cursor_t *cursor, const u_char *text,
  * or if the next one is "*".  Unless NGX_OK, *list is empty then.
  */
 ngx_int_t ngx_rt_etag_next(ngx_str_t *list, ngx_str_t *tag);
+
+
+/*
+ * ngx_rt_sid.c: ids of stream entries (Redis, "Streams": entry IDs), two
+ * 64-bit numbers that Redis writes as <milliseconds>-<sequence>.  In a tag
+ * both are big-endian, so memcmp() compares ids.  0-0 is no entry's: the place
+ * before all of them.
+ */
+
+/* 20 "-" 20 */
+#define NGX_RT_SID_LEN            41
+
+#define ngx_rt_sid_cmp(a, b)      ngx_memcmp(a, b, NGX_RT_TAG_LEN)
+
+/* writes at most NGX_RT_SID_LEN bytes, returns the end */
+u_char *ngx_rt_sid_format(u_char *p, const u_char tag[NGX_RT_TAG_LEN]);
+
+/* NGX_OK; NGX_DECLINED: not an id in the form that is written, tag is
+ * untouched */
+ngx_int_t ngx_rt_sid_parse(u_char tag[NGX_RT_TAG_LEN], const u_char *text,
+    size_t len);
+
+/* makes it the id just before; of 0-0: the same */
+void ngx_rt_sid_before(u_char tag[NGX_RT_TAG_LEN]);
+
+/* 1: place is the id just before tag, so no entry can be between them */
+ngx_uint_t ngx_rt_sid_adjacent(const u_char place[NGX_RT_TAG_LEN],
+    const u_char tag[NGX_RT_TAG_LEN]);
+
+/*
+ * A cursor of streams: of one channel the id of the entry seen last; of
+ * several, in the order of the request,
+ *
+ *     SSSS.[id],[id],...
+ *
+ *     S  hash of the names, 4 characters: a cursor of other channels, or in
+ *        another order, is not ours
+ *
+ * where an id may be missing: nothing is known yet of that channel.
+ */
+
+#define NGX_RT_PLACES_MAX         32
+
+/* bytes of a cursor of n channels, at most */
+#define ngx_rt_places_len(n)      (5 + (n) * (NGX_RT_SID_LEN + 1))
+#define NGX_RT_PLACES_LEN         ngx_rt_places_len(NGX_RT_PLACES_MAX)
+
+typedef struct {
+    u_char                        tag[NGX_RT_TAG_LEN];
+    unsigned                      known:1;
+} ngx_rt_place_t;
+
+/* the hash of the names, 24 bits; of one channel 0 */
+uint32_t ngx_rt_places_set(const ngx_str_t *channels, ngx_uint_t n);
+
+/* n: 1 to NGX_RT_PLACES_MAX; one channel's place is known.  Returns the end */
+u_char *ngx_rt_places_format(u_char *p, const ngx_rt_place_t *places,
+    ngx_uint_t n, uint32_t set);
+
+/* NGX_OK; NGX_DECLINED: not a cursor of that set, in the form that is
+ * written; places are undefined then */
+ngx_int_t ngx_rt_places_parse(ngx_rt_place_t *places, ngx_uint_t n,
+    uint32_t set, const u_char *text, size_t len);
 
 
 /* ngx_rt_message.c */

@@ -116,14 +116,14 @@ ngx_int_t
 ngx_rt_handover_begin(ngx_rt_feeder_t *f)
 {
     if (f->term == 0 || f->redis.state != NGX_RT_REDIS_READY
-        || f->feed.unanswered)
+        || f->feed.unanswered || f->feed.source->listen == NULL)
     {
         return NGX_DECLINED;
     }
 
     ngx_rt_handover_name(f, f->term);
 
-    if (ngx_rt_pubsub_listen(&f->feed) != NGX_OK) {
+    if (f->feed.source->listen(&f->feed) != NGX_OK) {
         return NGX_DECLINED;
     }
 
@@ -199,10 +199,11 @@ ngx_rt_handover_hold(ngx_event_t *ev)
         return;
     }
 
-    heirs = ngx_rt_handover_heirs(st, f->hub->slot)
-            || (age < NGX_RT_HANDOVER_TIME
-                && __atomic_load_n(&st->sh->generation, __ATOMIC_RELAXED)
-                   != f->hub->conf->generation);
+    /* workers of a reload may not have begun yet, on a busy machine */
+
+    heirs = (age < NGX_RT_HANDOVER_TIME
+             && ngx_rt_handover_coming(st, f->hub->conf->generation))
+            || ngx_rt_handover_heirs(st, f->hub->slot);
 
     if (!heirs && ngx_rt_handover_streams(st)
         && ngx_rt_handover_withdraw(st, f->term) == NGX_OK)

@@ -268,7 +268,7 @@ ngx_int_t
 ngx_rt_pubsub_store(ngx_rt_feed_t *feed, const ngx_str_t *name,
     ngx_rt_message_t *msg, ngx_uint_t by)
 {
-    u_char       digest[NGX_RT_DIGEST_LEN];
+    u_char       tag[NGX_RT_TAG_LEN];
     uint64_t     now, seq;
     ngx_int_t    rc;
     ngx_uint_t   n;
@@ -277,15 +277,15 @@ ngx_rt_pubsub_store(ngx_rt_feed_t *feed, const ngx_str_t *name,
     tp = ngx_timeofday();
     now = (uint64_t) tp->sec * 1000 + tp->msec;
 
-    if (msg->data.len <= feed->hub->conf->message_max) {
-        ngx_rt_message_digest(name, msg, digest);
+    ngx_memzero(tag, NGX_RT_TAG_LEN);
 
-    } else {
-        /* not looked at, and there may be no data */
-        ngx_memzero(digest, NGX_RT_DIGEST_LEN);
+    /* one that is too large is not looked at, and there may be no data */
+
+    if (msg->data.len <= feed->hub->conf->message_max) {
+        ngx_rt_message_digest(name, msg, tag);
     }
 
-    rc = ngx_rt_store_publish(feed->hub->store, feed->term, name, msg, digest,
+    rc = ngx_rt_store_publish(feed->hub->store, feed->term, name, msg, tag,
                               now, 0, &seq);
 
     if (rc == NGX_OK || rc == NGX_ERROR) {

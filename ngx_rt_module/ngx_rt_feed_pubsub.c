@@ -52,6 +52,20 @@ static ngx_uint_t ngx_rt_pubsub_forget(ngx_rt_feed_t *feed,
     const ngx_str_t *name);
 
 
+const ngx_rt_source_t  ngx_rt_source_pubsub = {
+    ngx_rt_pubsub_init,
+    ngx_rt_pubsub_exit,
+    ngx_rt_pubsub_begin,
+    ngx_rt_pubsub_inherit,
+    ngx_rt_pubsub_listen,
+    ngx_rt_pubsub_end,
+    ngx_rt_pubsub_fill,
+    ngx_rt_pubsub_tick,
+    ngx_rt_pubsub_notify,
+    ngx_rt_pubsub_push
+};
+
+
 void
 ngx_rt_pubsub_exit(ngx_rt_feed_t *feed)
 {
@@ -241,7 +255,8 @@ ngx_rt_pubsub_fill(ngx_rt_feed_t *feed)
             return NGX_OK;
         }
 
-        rc = ngx_rt_store_want(feed->hub->store, feed->term, buf, &name.len);
+        rc = ngx_rt_store_want(feed->hub->store, feed->term, buf, &name.len,
+                               NULL);
 
         if (rc == NGX_DONE) {
             feed->warm = 1;

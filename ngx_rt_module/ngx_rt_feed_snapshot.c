@@ -603,7 +603,7 @@ ngx_rt_snapshot_take(ngx_rt_feed_t *feed, const ngx_str_t *name,
 
         ngx_rt_message_digest(name, msg, digest);
 
-        if (ngx_memcmp(view->digest, digest, NGX_RT_DIGEST_LEN) == 0) {
+        if (ngx_memcmp(view->tag, digest, NGX_RT_DIGEST_LEN) == 0) {
             return ngx_rt_snapshot_settle(s, view, 1);
         }
     }

@@ -71,6 +71,15 @@ static const ngx_rt_redis_ops_t  ngx_rt_feeder_ops = {
 };
 
 
+/* by NGX_RT_SOURCE_* */
+
+static const ngx_rt_source_t  *ngx_rt_feeder_sources[] = {
+    NULL,
+    &ngx_rt_source_pubsub,
+    &ngx_rt_source_stream
+};
+
+
 ngx_int_t
 ngx_rt_feeder_init(ngx_cycle_t *cycle, ngx_rt_hub_t *hub)
 {
@@ -95,19 +104,27 @@ ngx_rt_feeder_init(ngx_cycle_t *cycle, ngx_rt_hub_t *hub)
 
     ngx_rt_redis_init(&f->redis, cycle->log);
 
+    f->feed.source = ngx_rt_feeder_sources[hub->conf->source];
     f->feed.hub = hub;
     f->feed.redis = &f->redis;
     f->feed.feeder = f;
 
     ngx_rt_handover_init(f);
 
-    if (ngx_rt_pubsub_init(&f->feed, cycle->pool) != NGX_OK) {
+    if (f->feed.source->init(&f->feed, cycle->pool) != NGX_OK) {
         return NGX_ERROR;
     }
 
     f->publisher = ngx_rt_publisher_create(cycle->pool, hub);
     if (f->publisher == NULL) {
         return NGX_ERROR;
+    }
+
+    if (hub->conf->source == NGX_RT_SOURCE_STREAM) {
+        f->fills = ngx_rt_fill_create(cycle->pool, hub, f->publisher);
+        if (f->fills == NULL) {
+            return NGX_ERROR;
+        }
     }
 
     f->lease.data = f;
@@ -171,8 +188,12 @@ ngx_rt_feeder_exit(ngx_rt_hub_t *hub)
         ngx_del_timer(&f->lease);
     }
 
-    ngx_rt_pubsub_exit(&f->feed);
+    f->feed.source->exit(&f->feed);
     ngx_rt_publisher_exit(f->publisher);
+
+    if (f->fills) {
+        ngx_rt_fill_exit(f->fills);
+    }
 
     hub->feeder = NULL;
     hub->wake = NULL;
@@ -219,6 +240,17 @@ ngx_rt_feeder_publisher(ngx_rt_hub_t *hub)
 }
 
 
+ngx_rt_fills_t *
+ngx_rt_feeder_fills(ngx_rt_hub_t *hub)
+{
+    ngx_rt_feeder_t  *f;
+
+    f = hub->feeder;
+
+    return f ? f->fills : NULL;
+}
+
+
 void
 ngx_rt_feeder_wake(ngx_rt_hub_t *hub)
 {
@@ -239,7 +271,7 @@ ngx_rt_feeder_wake(ngx_rt_hub_t *hub)
     if (f->term) {
 
         if (f->redis.state == NGX_RT_REDIS_READY) {
-            ngx_rt_feeder_done(f, ngx_rt_pubsub_fill(&f->feed));
+            ngx_rt_feeder_done(f, f->feed.source->fill(&f->feed));
         }
 
         return;
@@ -432,7 +464,7 @@ ngx_rt_feeder_renew(ngx_rt_feeder_t *f)
 
     ngx_rt_feeder_tell_live(f);
 
-    rc = ngx_rt_pubsub_tick(&f->feed);
+    rc = f->feed.source->tick(&f->feed);
 
     ngx_rt_feeder_done(f, rc);
 }
@@ -458,7 +490,7 @@ ngx_rt_feeder_ready(ngx_rt_redis_t *rd)
     f = rd->data;
 
     if (f->heir) {
-        return ngx_rt_pubsub_begin(&f->feed, 0);
+        return f->feed.source->begin(&f->feed, 0);
     }
 
     rc = ngx_rt_feed_set(f->hub->store, f->term, NGX_RT_FEED_LIVE,
@@ -472,7 +504,7 @@ ngx_rt_feeder_ready(ngx_rt_redis_t *rd)
             ngx_rt_feeder_tell_live(f);
         }
 
-        rc = ngx_rt_pubsub_begin(&f->feed, f->term);
+        rc = f->feed.source->begin(&f->feed, f->term);
     }
 
     return ngx_rt_feeder_checked(f, rc);
@@ -486,7 +518,7 @@ ngx_rt_feeder_push(ngx_rt_redis_t *rd, struct redisReply *reply)
 
     f = rd->data;
 
-    return ngx_rt_feeder_checked(f, ngx_rt_pubsub_push(&f->feed, reply));
+    return ngx_rt_feeder_checked(f, f->feed.source->push(&f->feed, reply));
 }
 
 
@@ -497,7 +529,7 @@ ngx_rt_feeder_turn(ngx_rt_redis_t *rd)
 
     f = rd->data;
 
-    ngx_rt_pubsub_notify(&f->feed);
+    f->feed.source->notify(&f->feed);
 
     if (f->feed.more && !f->more.posted) {
         ngx_post_event(&f->more, &ngx_posted_next_events);
@@ -513,11 +545,20 @@ ngx_rt_feeder_drained(ngx_rt_redis_t *rd)
 
     f = rd->data;
 
-    rc = ngx_rt_pubsub_fill(&f->feed);
+    rc = f->feed.source->fill(&f->feed);
 
     ngx_rt_feeder_turn(rd);
 
     return ngx_rt_feeder_checked(f, rc);
+}
+
+
+void
+ngx_rt_feeder_again(ngx_rt_feeder_t *f)
+{
+    if (!f->more.posted) {
+        ngx_post_event(&f->more, &ngx_posted_events);
+    }
 }
 
 
@@ -529,7 +570,7 @@ ngx_rt_feeder_more(ngx_event_t *ev)
     f = ev->data;
 
     if (f->redis.state == NGX_RT_REDIS_READY) {
-        ngx_rt_feeder_done(f, ngx_rt_pubsub_fill(&f->feed));
+        ngx_rt_feeder_done(f, f->feed.source->fill(&f->feed));
     }
 }
 
@@ -569,7 +610,7 @@ ngx_rt_feeder_closed(ngx_rt_redis_t *rd)
 
     f = rd->data;
 
-    ngx_rt_pubsub_end(&f->feed);
+    f->feed.source->end(&f->feed);
 
     if (f->aborted || f->heir) {
         ngx_rt_feeder_step_down(f);
@@ -684,7 +725,7 @@ ngx_rt_feeder_step_down(ngx_rt_feeder_t *f)
 
     ngx_rt_handover_end(f, NGX_RT_HANDOVER_OFFERED);
     ngx_rt_redis_close(&f->redis);
-    ngx_rt_pubsub_end(&f->feed);
+    f->feed.source->end(&f->feed);
 
     if (f->retry.timer_set) {
         ngx_del_timer(&f->retry);
@@ -724,7 +765,7 @@ ngx_rt_feeder_inherit(ngx_rt_feeder_t *f, uint64_t term)
 
     ngx_rt_feeder_set_timer(&f->lease, NGX_RT_LEASE_RENEW);
 
-    rc = ngx_rt_pubsub_inherit(&f->feed, term);
+    rc = f->feed.source->inherit(&f->feed, term);
 
     if (rc == NGX_OK) {
         ngx_rt_redis_resume(&f->redis);

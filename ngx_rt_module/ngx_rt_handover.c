@@ -18,7 +18,7 @@
  */
 
 
-#include <ngx_rt_shared.h>
+#include <ngx_rt_store.h>
 #include <signal.h>
 
 
@@ -251,6 +251,26 @@ ngx_rt_handover_phase(ngx_rt_store_t *st, uint64_t term)
     ngx_rt_store_unlock(st);
 
     return phase;
+}
+
+
+uint32_t
+ngx_rt_handover_generation(ngx_rt_store_t *st)
+{
+    uint32_t  generation;
+
+    generation = st->sh->generation + 1;
+
+    ngx_rt_set(st->sh->generation, generation);
+
+    return generation;
+}
+
+
+ngx_uint_t
+ngx_rt_handover_coming(ngx_rt_store_t *st, uint32_t generation)
+{
+    return ngx_rt_get(st->sh->generation) != generation;
 }
 
 

@@ -33,12 +33,7 @@ static ngx_int_t ngx_rt_hub_message(ngx_rt_hub_t *hub,
     ngx_rt_channel_t *channel, uint64_t off, ngx_rt_record_sh_t *rec);
 static void ngx_rt_hub_confirm(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel,
     ngx_rt_record_sh_t *rec);
-static void ngx_rt_hub_gap(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel,
-    const char *reason, uint64_t seq);
 static void ngx_rt_hub_settled(ngx_rt_channel_t *channel);
-static void ngx_rt_hub_lose(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel);
-static void ngx_rt_hub_find_lost(ngx_rt_hub_t *hub);
-static void ngx_rt_hub_flush(ngx_rt_hub_t *hub);
 
 
 ngx_int_t
@@ -251,7 +246,9 @@ ngx_rt_hub_retry(ngx_rt_hub_t *hub)
     {
         sub = ngx_queue_data(q, ngx_rt_subscriber_t, queue);
 
-        if (sub->behind && !sub->full) {
+        if ((sub->behind || sub->again) && !sub->full) {
+            sub->again = 0;
+            sub->behind = 1;
             ngx_rt_hub_resume(sub);
         }
     }
@@ -433,15 +430,28 @@ ngx_rt_hub_record(ngx_rt_hub_t *hub, uint64_t off, ngx_rt_record_sh_t *rec)
             break;
 
         case NGX_RT_CONFIRM:
+            if (hub->store->stream) {
+                ngx_rt_place_confirm(channel, rec);
+                break;
+            }
+
             ngx_rt_hub_confirm(hub, channel, rec);
             break;
 
         case NGX_RT_DROP:
+            if (hub->store->stream) {
+                ngx_rt_place_drop(channel, rec);
+                break;
+            }
+
             ngx_rt_hub_gap(hub, channel, NGX_RT_GAP_TOO_LARGE, rec->seq);
             break;
 
         case NGX_RT_EVICT:
-            ngx_rt_hub_gap(hub, channel, NGX_RT_GAP_EVICTED, rec->seq);
+            if (!hub->store->stream) {
+                ngx_rt_hub_gap(hub, channel, NGX_RT_GAP_EVICTED, rec->seq);
+            }
+
             ngx_rt_hub_lose(hub, channel);
             break;
 
@@ -473,7 +483,7 @@ ngx_rt_hub_message(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel, uint64_t off,
 
     msg.channel = channel->node.str;
     msg.id.data = id;
-    msg.id.len = ngx_rt_hub_id(hub, id, rec->seq, rec->digest);
+    msg.id.len = ngx_rt_hub_id(hub, id, rec->seq, rec->tag);
 
     for (q = ngx_queue_head(&channel->links);
          q != ngx_queue_sentinel(&channel->links);
@@ -482,18 +492,61 @@ ngx_rt_hub_message(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel, uint64_t off,
         link = ngx_queue_data(q, ngx_rt_link_t, queue);
         sub = link->sub;
 
-        if (sub->behind) {
+        if (sub->behind
+            || (hub->store->stream && !ngx_rt_place_wants(link, rec)))
+        {
             continue;
         }
 
         sub->seq = rec->seq;
-        sub->ops->deliver(sub, &msg);
+        ngx_rt_hub_give(link, &msg, rec->tag);
         ngx_rt_hub_dirty(sub);
     }
 
     ngx_rt_hub_done(&msg);
 
     return NGX_OK;
+}
+
+
+/* of several streams the client's cursor is where it stands in each of them,
+ * which is nobody else's */
+
+void
+ngx_rt_hub_give(ngx_rt_link_t *link, ngx_rt_delivery_t *msg,
+    const u_char *tag)
+{
+    ngx_str_t             shared;
+    ngx_rt_subscriber_t  *sub;
+    u_char                id[NGX_RT_PLACES_LEN];
+
+    sub = link->sub;
+
+    if (!sub->hub->store->stream) {
+        sub->ops->deliver(sub, msg);
+        return;
+    }
+
+    ngx_memcpy(link->tag, tag, NGX_RT_TAG_LEN);
+
+    link->ahead = 0;
+    sub->silent = 0;
+
+    if (sub->nlinks == 1) {
+        sub->ops->deliver(sub, msg);
+        return;
+    }
+
+    shared = msg->id;
+
+    msg->id.data = id;
+    msg->id.len = ngx_rt_place_id(sub, id);
+    msg->own = 1;
+
+    sub->ops->deliver(sub, msg);
+
+    msg->id = shared;
+    msg->own = 0;
 }
 
 
@@ -553,18 +606,22 @@ ngx_rt_hub_done(ngx_rt_delivery_t *msg)
 
 size_t
 ngx_rt_hub_id(ngx_rt_hub_t *hub, u_char *buf, uint64_t seq,
-    const u_char *digest)
+    const u_char *tag)
 {
     ngx_rt_cursor_t  cursor;
+
+    if (hub->store->stream) {
+        return tag ? ngx_rt_sid_format(buf, tag) - buf : 0;
+    }
 
     ngx_memzero(&cursor, sizeof(ngx_rt_cursor_t));
 
     cursor.epoch = hub->store->sh->epoch;
     cursor.seq = seq;
 
-    if (digest) {
+    if (tag) {
         cursor.digested = 1;
-        ngx_memcpy(cursor.digest, digest, NGX_RT_DIGEST_LEN);
+        ngx_memcpy(cursor.digest, tag, NGX_RT_DIGEST_LEN);
     }
 
     return ngx_rt_cursor_format(buf, &cursor) - buf;
@@ -616,7 +673,7 @@ ngx_rt_hub_confirm(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel,
 }
 
 
-static void
+void
 ngx_rt_hub_gap(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel,
     const char *reason, uint64_t seq)
 {
@@ -667,163 +724,6 @@ ngx_rt_hub_settled(ngx_rt_channel_t *channel)
 }
 
 
-/* the channel has no entry any more; it is asked for again by the timer */
-
-static void
-ngx_rt_hub_lose(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel)
-{
-    ngx_queue_t    *q;
-    ngx_rt_link_t  *link;
-
-    if (hub->map[channel->entry] == channel) {
-        hub->map[channel->entry] = NULL;
-    }
-
-    channel->entry = NGX_RT_NONE;
-    ngx_memzero(&channel->viewers, sizeof(ngx_rt_viewers_t));
-
-    for (q = ngx_queue_head(&channel->links);
-         q != ngx_queue_sentinel(&channel->links);
-         q = ngx_queue_next(q))
-    {
-        link = ngx_queue_data(q, ngx_rt_link_t, queue);
-        link->resumed = 1;
-    }
-
-    ngx_queue_remove(&channel->queue);
-    ngx_queue_insert_tail(&hub->lost, &channel->queue);
-}
-
-
-static void
-ngx_rt_hub_find_lost(ngx_rt_hub_t *hub)
-{
-    ngx_queue_t       *q, lost;
-    ngx_rt_channel_t  *channel;
-
-    if (ngx_queue_empty(&hub->lost)) {
-        return;
-    }
-
-    /* one try each: a try may evict another of this worker's channels, which
-     * then joins the queue and waits for the next second */
-
-    ngx_queue_init(&lost);
-    ngx_queue_add(&lost, &hub->lost);
-    ngx_queue_init(&hub->lost);
-
-    while (!ngx_queue_empty(&lost)) {
-        q = ngx_queue_head(&lost);
-        channel = ngx_queue_data(q, ngx_rt_channel_t, queue);
-        ngx_queue_remove(q);
-        ngx_queue_insert_tail(&hub->lost, q);
-
-        if (ngx_rt_hub_enter(hub, channel) == NGX_OK
-            && hub->store->embedded)
-        {
-            /* nobody will confirm it */
-            ngx_rt_hub_gap(hub, channel, NGX_RT_GAP_EVICTED, hub->seq);
-        }
-    }
-}
-
-
-/* gives the channel its place in the table */
-
-ngx_int_t
-ngx_rt_hub_enter(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel)
-{
-    ngx_rt_view_t  view;
-
-    if (ngx_rt_hub_look(hub, &channel->node.str, &view) != NGX_OK) {
-        return NGX_DECLINED;
-    }
-
-    channel->entry = view.entry;
-    channel->gen = view.gen;
-    hub->map[view.entry] = channel;
-
-    ngx_rt_hub_count(hub, channel);
-
-    ngx_queue_remove(&channel->queue);
-    ngx_queue_insert_tail(&hub->used, &channel->queue);
-
-    return NGX_OK;
-}
-
-
-ngx_int_t
-ngx_rt_hub_look(ngx_rt_hub_t *hub, const ngx_str_t *name, ngx_rt_view_t *view)
-{
-    ngx_uint_t         queued;
-    ngx_rt_key_t       key;
-    ngx_rt_feed_sh_t  *feed;
-
-    ngx_rt_table_key(hub->store, name, &key);
-
-    if (ngx_rt_table_look(hub->store, &key, ngx_time(), view) == NGX_OK
-        && (view->confirmed || view->wanted))
-    {
-        return NGX_OK;
-    }
-
-    queued = 0;
-
-    if (ngx_rt_store_touch(hub->store, name, ngx_time(), view, &queued)
-        != NGX_OK)
-    {
-        return NGX_DECLINED;
-    }
-
-    if (queued) {
-        feed = &hub->store->sh->feed;
-
-        if (feed->pid == (uint32_t) ngx_pid) {
-            if (!hub->posted.posted) {
-                ngx_post_event(&hub->posted, &ngx_posted_events);
-            }
-
-        } else {
-            ngx_rt_wakeup_send(feed->slot);
-        }
-    }
-
-    return NGX_OK;
-}
-
-
-ngx_uint_t
-ngx_rt_hub_viewers(ngx_rt_hub_t *hub, const ngx_str_t *name)
-{
-    ngx_rt_key_t   key;
-    ngx_rt_view_t  view;
-
-    ngx_rt_table_key(hub->store, name, &key);
-
-    if (ngx_rt_table_look(hub->store, &key, ngx_time(), &view) != NGX_OK) {
-        return 0;
-    }
-
-    return ngx_rt_viewers_get(hub->store, view.entry);
-}
-
-
-ngx_rt_channel_t *
-ngx_rt_hub_channel(ngx_rt_hub_t *hub, const ngx_str_t *name)
-{
-    ngx_str_node_t  *node;
-
-    node = ngx_str_rbtree_lookup(&hub->channels, (ngx_str_t *) name,
-                                 ngx_murmur_hash2(name->data, name->len));
-    if (node == NULL) {
-        return NULL;
-    }
-
-    return (ngx_rt_channel_t *)
-               ((u_char *) node - offsetof(ngx_rt_channel_t, node));
-}
-
-
 void
 ngx_rt_hub_dirty(ngx_rt_subscriber_t *sub)
 {
@@ -834,7 +734,7 @@ ngx_rt_hub_dirty(ngx_rt_subscriber_t *sub)
 }
 
 
-static void
+void
 ngx_rt_hub_flush(ngx_rt_hub_t *hub)
 {
     ngx_queue_t          *q;

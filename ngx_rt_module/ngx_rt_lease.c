@@ -12,7 +12,7 @@
  */
 
 
-#include <ngx_rt_shared.h>
+#include <ngx_rt_store.h>
 #include <signal.h>
 
 

@@ -27,7 +27,7 @@
  */
 
 
-#include <ngx_rt_shared.h>
+#include <ngx_rt_store.h>
 
 
 #define NGX_RT_HEADER             sizeof(ngx_rt_record_sh_t)

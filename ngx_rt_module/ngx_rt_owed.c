@@ -11,7 +11,7 @@
  */
 
 
-#include <ngx_rt_shared.h>
+#include <ngx_rt_store.h>
 
 
 static ngx_uint_t ngx_rt_owed(ngx_rt_store_t *st, uint32_t i,

@@ -9,6 +9,8 @@
  *     send -> waiting -> written, owed an answer -> handler
  *         \-> refused ----------------------------/
  *
+ * Whatever else a worker has to ask of Redis takes the same way.
+ *
  * Nothing waits long: where Redis is known to be away a publish is refused
  * in the same turn, and what waits is bounded in number and bytes.
  */
@@ -24,12 +26,13 @@
 #define NGX_RT_PUBLISHER_IDLE     60000     /* ms */
 
 
-/* of one publish, until it is answered */
+/* of one publish, or of what is asked, until it is answered */
 
 typedef struct {
     ngx_rt_redis_op_t             op;       /* the first: op is cast to this */
     ngx_rt_publisher_t           *pb;
     ngx_rt_publish_t             *pub;      /* NULL: cancelled */
+    ngx_rt_errand_t              *errand;   /* NULL: a publish */
     ngx_int_t                     rc;       /* refused */
     const char                   *error;
     u_char                       *cmd;      /* until it is written */
@@ -64,15 +67,23 @@ struct ngx_rt_publisher_s {
 static ngx_int_t ngx_rt_publish_command(ngx_rt_publisher_t *pb,
     ngx_rt_publish_op_t *po, const ngx_str_t *channel, const ngx_str_t *event,
     const ngx_str_t *data);
+static ssize_t ngx_rt_publish_format(ngx_rt_publisher_t *pb,
+    ngx_rt_publish_op_t *po, ngx_str_t *key, const ngx_str_t *event,
+    const ngx_str_t *payload);
 static ngx_int_t ngx_rt_publish_envelope(ngx_rt_publisher_t *pb,
     const ngx_str_t *event, const ngx_str_t *data, ngx_str_t *payload);
 static ngx_uint_t ngx_rt_publish_away(ngx_rt_publisher_t *pb);
+static void ngx_rt_publish_enter(ngx_rt_publish_op_t *po);
 static void ngx_rt_publish_posted(ngx_event_t *ev);
 static void ngx_rt_publish_flush(ngx_rt_publisher_t *pb);
 static void ngx_rt_publish_refuse(ngx_queue_t *queue);
 static void ngx_rt_publish_answer(ngx_rt_publish_op_t *po, ngx_int_t rc,
-    int64_t receivers, ngx_str_t *error);
+    redisReply *reply, ngx_str_t *error);
+static void ngx_rt_publish_end(ngx_rt_publish_op_t *po);
+static void ngx_rt_publish_free(ngx_rt_publish_op_t *po);
 static ngx_int_t ngx_rt_publish_reply(ngx_rt_redis_t *rd,
+    ngx_rt_redis_op_t *op, redisReply *reply);
+static ngx_int_t ngx_rt_errand_reply(ngx_rt_redis_t *rd,
     ngx_rt_redis_op_t *op, redisReply *reply);
 static ngx_int_t ngx_rt_publish_ready(ngx_rt_redis_t *rd);
 static ngx_int_t ngx_rt_publish_drained(ngx_rt_redis_t *rd);
@@ -176,7 +187,6 @@ ngx_int_t
 ngx_rt_publish_send(ngx_rt_hub_t *hub, ngx_rt_publish_t *pub,
     const ngx_str_t *channel, const ngx_str_t *event, const ngx_str_t *data)
 {
-    ngx_queue_t          *queue;
     ngx_rt_publisher_t   *pb;
     ngx_rt_publish_op_t  *po;
 
@@ -207,6 +217,23 @@ ngx_rt_publish_send(ngx_rt_hub_t *hub, ngx_rt_publish_t *pub,
         return NGX_ERROR;
     }
 
+    ngx_rt_publish_enter(po);
+
+    pub->op = po;
+    pub->active = 1;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_rt_publish_enter(ngx_rt_publish_op_t *po)
+{
+    ngx_queue_t         *queue;
+    ngx_rt_publisher_t  *pb;
+
+    pb = po->pb;
+
     queue = (po->rc == NGX_OK) ? &pb->waiting : &pb->refused;
 
     ngx_queue_insert_tail(queue, &po->op.queue);
@@ -214,14 +241,80 @@ ngx_rt_publish_send(ngx_rt_hub_t *hub, ngx_rt_publish_t *pub,
     pb->n++;
     pb->bytes += po->len;
 
-    pub->op = po;
-    pub->active = 1;
-
     if (!pb->posted.posted) {
         ngx_post_event(&pb->posted, &ngx_posted_events);
     }
+}
+
+
+ngx_int_t
+ngx_rt_publisher_ask(ngx_rt_publisher_t *pb, ngx_rt_errand_t *errand,
+    const ngx_rt_command_t *commands, ngx_uint_t n)
+{
+    u_char               *cmd, *all;
+    ssize_t               len;
+    ngx_uint_t            i;
+    ngx_rt_publish_op_t  *po;
+
+    po = ngx_calloc(sizeof(ngx_rt_publish_op_t), pb->hub->log);
+    if (po == NULL) {
+        return NGX_ERROR;
+    }
+
+    po->op.handler = ngx_rt_errand_reply;
+    po->pb = pb;
+    po->errand = errand;
+
+    errand->left = n;
+
+    if (ngx_rt_publish_away(pb)) {
+        po->rc = NGX_DECLINED;
+        n = 0;
+    }
+
+    for (i = 0; i < n; i++) {
+
+        len = ngx_rt_redis_format(&cmd, commands[i].argc, commands[i].argv);
+
+        if (len == NGX_ERROR) {
+            goto failed;
+        }
+
+        all = ngx_alloc(po->len + len, pb->hub->log);
+
+        if (all) {
+
+            if (po->cmd) {
+                ngx_memcpy(all, po->cmd, po->len);
+                ngx_free(po->cmd);
+            }
+
+            ngx_memcpy(all + po->len, cmd, len);
+
+            po->cmd = all;
+            po->len += len;
+        }
+
+        ngx_rt_redis_free_command(cmd);
+
+        if (all == NULL) {
+            goto failed;
+        }
+    }
+
+    ngx_rt_publish_enter(po);
 
     return NGX_OK;
+
+failed:
+
+    if (po->cmd) {
+        ngx_free(po->cmd);
+    }
+
+    ngx_free(po);
+
+    return NGX_ERROR;
 }
 
 
@@ -251,9 +344,10 @@ ngx_rt_publish_command(ngx_rt_publisher_t *pb, ngx_rt_publish_op_t *po,
     const ngx_str_t *channel, const ngx_str_t *event, const ngx_str_t *data)
 {
     ssize_t    len;
-    ngx_str_t  args[3], payload, *prefix;
+    ngx_str_t  key, payload, none, *prefix;
 
     ngx_str_null(&payload);
+    ngx_str_null(&none);
 
     if (pb->hub->conf->payload == NGX_RT_PAYLOAD_JSON) {
 
@@ -268,29 +362,26 @@ ngx_rt_publish_command(ngx_rt_publisher_t *pb, ngx_rt_publish_op_t *po,
         if (ngx_rt_publish_envelope(pb, event, data, &payload) != NGX_OK) {
             return NGX_ERROR;
         }
+
+        event = &none;
+        data = &payload;
     }
 
     prefix = &pb->hub->conf->prefix;
 
-    ngx_str_set(&args[0], "PUBLISH");
+    key.len = prefix->len + channel->len;
+    key.data = ngx_alloc(key.len + 1, pb->hub->log);
 
-    args[1].len = prefix->len + channel->len;
-    args[1].data = ngx_alloc(args[1].len + 1, pb->hub->log);
+    if (key.data) {
+        (void) ngx_rt_redis_name(key.data, prefix, channel);
 
-    if (args[1].data == NULL) {
+        len = ngx_rt_publish_format(pb, po, &key, event, data);
+
+        ngx_free(key.data);
+
+    } else {
         len = NGX_ERROR;
-        goto done;
     }
-
-    (void) ngx_rt_redis_name(args[1].data, prefix, channel);
-
-    args[2] = payload.data ? payload : *data;
-
-    len = ngx_rt_redis_format(&po->cmd, 3, args);
-
-    ngx_free(args[1].data);
-
-done:
 
     if (payload.data) {
         ngx_free(payload.data);
@@ -310,6 +401,52 @@ done:
     po->len = len;
 
     return NGX_OK;
+}
+
+
+/*
+ *     PUBLISH key payload
+ *     XADD key MAXLEN ~ history * data payload [event name]
+ */
+
+static ssize_t
+ngx_rt_publish_format(ngx_rt_publisher_t *pb, ngx_rt_publish_op_t *po,
+    ngx_str_t *key, const ngx_str_t *event, const ngx_str_t *payload)
+{
+    u_char      history[NGX_INT_T_LEN];
+    ngx_str_t   args[10];
+    ngx_uint_t  n;
+
+    args[1] = *key;
+
+    if (pb->hub->conf->source != NGX_RT_SOURCE_STREAM) {
+        ngx_str_set(&args[0], "PUBLISH");
+        args[2] = *payload;
+
+        return ngx_rt_redis_format(&po->cmd, 3, args);
+    }
+
+    ngx_str_set(&args[0], "XADD");
+    ngx_str_set(&args[2], "MAXLEN");
+    ngx_str_set(&args[3], "~");
+
+    args[4].data = history;
+    args[4].len = ngx_sprintf(history, "%ui", pb->hub->conf->history)
+                  - history;
+
+    ngx_str_set(&args[5], "*");
+    ngx_str_set(&args[6], "data");
+    args[7] = *payload;
+
+    n = 8;
+
+    if (event->len) {
+        ngx_str_set(&args[8], "event");
+        args[9] = *event;
+        n = 10;
+    }
+
+    return ngx_rt_redis_format(&po->cmd, n, args);
 }
 
 
@@ -405,12 +542,11 @@ ngx_rt_publish_flush(ngx_rt_publisher_t *pb)
         rc = ngx_rt_redis_write(&pb->redis, &po->op, po->cmd, po->len);
 
         if (rc != NGX_OK) {
-            ngx_rt_publish_answer(po, NGX_DECLINED, 0, NULL);
+            ngx_rt_publish_answer(po, NGX_DECLINED, NULL, NULL);
             continue;
         }
 
-        ngx_rt_redis_free_command(po->cmd);
-        po->cmd = NULL;
+        ngx_rt_publish_free(po);
     }
 }
 
@@ -447,7 +583,7 @@ ngx_rt_publish_refuse(ngx_queue_t *queue)
         }
 
         ngx_rt_publish_answer(po, (po->rc == NGX_OK) ? NGX_DECLINED : po->rc,
-                              0, &error);
+                              NULL, &error);
     }
 }
 
@@ -456,21 +592,68 @@ ngx_rt_publish_refuse(ngx_queue_t *queue)
 
 static void
 ngx_rt_publish_answer(ngx_rt_publish_op_t *po, ngx_int_t rc,
-    int64_t receivers, ngx_str_t *error)
+    redisReply *reply, ngx_str_t *error)
 {
+    ngx_rt_errand_t     *errand;
     ngx_rt_publish_t    *pub;
     ngx_rt_publisher_t  *pb;
 
     pb = po->pb;
     pub = po->pub;
+    errand = po->errand;
+
+    ngx_rt_publish_end(po);
+
+    if (pub) {
+        pub->op = NULL;
+        pub->active = 0;
+    }
+
+    if (pb->exiting) {
+        return;
+    }
+
+    if (errand) {
+        errand->handler(errand, rc, reply);
+        return;
+    }
+
+    if (pub == NULL) {
+        return;
+    }
+
+    pub->rc = rc;
+    pub->receivers = 0;
+
+    ngx_str_null(&pub->id);
+    ngx_str_null(&pub->error);
+
+    if (error) {
+        pub->error = *error;
+
+    } else if (reply && reply->type == REDIS_REPLY_INTEGER) {
+        pub->receivers = reply->integer;
+
+    } else if (reply) {
+        pub->id.data = (u_char *) reply->str;
+        pub->id.len = reply->len;
+    }
+
+    pub->handler(pub);
+}
+
+
+static void
+ngx_rt_publish_end(ngx_rt_publish_op_t *po)
+{
+    ngx_rt_publisher_t  *pb;
+
+    pb = po->pb;
 
     pb->n--;
     pb->bytes -= po->len;
 
-    if (po->cmd) {
-        ngx_rt_redis_free_command(po->cmd);
-    }
-
+    ngx_rt_publish_free(po);
     ngx_free(po);
 
     if (pb->n == 0 && !pb->exiting) {
@@ -481,28 +664,26 @@ ngx_rt_publish_answer(ngx_rt_publish_op_t *po, ngx_int_t rc,
 
         ngx_add_timer(&pb->idle, pb->quitting ? 1 : NGX_RT_PUBLISHER_IDLE);
     }
+}
 
-    if (pub == NULL) {
+
+/* the bytes of the command */
+
+static void
+ngx_rt_publish_free(ngx_rt_publish_op_t *po)
+{
+    if (po->cmd == NULL) {
         return;
     }
 
-    pub->op = NULL;
-    pub->active = 0;
+    if (po->errand) {
+        ngx_free(po->cmd);
 
-    if (pb->exiting) {
-        return;
+    } else {
+        ngx_rt_redis_free_command(po->cmd);
     }
 
-    pub->rc = rc;
-    pub->receivers = receivers;
-
-    ngx_str_null(&pub->error);
-
-    if (error) {
-        pub->error = *error;
-    }
-
-    pub->handler(pub);
+    po->cmd = NULL;
 }
 
 
@@ -510,6 +691,7 @@ static ngx_int_t
 ngx_rt_publish_reply(ngx_rt_redis_t *rd, ngx_rt_redis_op_t *op,
     redisReply *reply)
 {
+    int                   type;
     ngx_str_t             error;
     ngx_rt_publish_op_t  *po;
 
@@ -518,12 +700,15 @@ ngx_rt_publish_reply(ngx_rt_redis_t *rd, ngx_rt_redis_op_t *op,
     if (reply == NULL) {
         ngx_rt_publish_answer(po, ngx_rt_redis_unsent(rd, op) ? NGX_DECLINED
                                                               : NGX_ABORT,
-                              0, NULL);
+                              NULL, NULL);
         return NGX_OK;
     }
 
-    if (reply->type == REDIS_REPLY_INTEGER) {
-        ngx_rt_publish_answer(po, NGX_OK, reply->integer, NULL);
+    type = (rd->conf->source == NGX_RT_SOURCE_STREAM) ? REDIS_REPLY_STRING
+                                                      : REDIS_REPLY_INTEGER;
+
+    if (reply->type == type) {
+        ngx_rt_publish_answer(po, NGX_OK, reply, NULL);
         return NGX_OK;
     }
 
@@ -531,15 +716,47 @@ ngx_rt_publish_reply(ngx_rt_redis_t *rd, ngx_rt_redis_op_t *op,
         error.data = (u_char *) reply->str;
         error.len = reply->len;
 
-        ngx_rt_publish_answer(po, NGX_ERROR, 0, &error);
+        ngx_rt_publish_answer(po, NGX_ERROR, NULL, &error);
         return NGX_OK;
     }
 
-    ngx_rt_publish_answer(po, NGX_ABORT, 0, NULL);
+    ngx_rt_publish_answer(po, NGX_ABORT, NULL, NULL);
 
-    ngx_rt_redis_error(rd, "unexpected reply to PUBLISH", reply);
+    ngx_rt_redis_error(rd, "unexpected reply to a publish", reply);
 
     return NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_rt_errand_reply(ngx_rt_redis_t *rd, ngx_rt_redis_op_t *op,
+    redisReply *reply)
+{
+    ngx_rt_errand_t      *errand;
+    ngx_rt_publish_op_t  *po;
+
+    po = (ngx_rt_publish_op_t *) op;
+    errand = po->errand;
+
+    if (reply == NULL) {
+        ngx_rt_publish_answer(po, ngx_rt_redis_unsent(rd, op) ? NGX_DECLINED
+                                                              : NGX_ABORT,
+                              NULL, NULL);
+        return NGX_OK;
+    }
+
+    if (--errand->left == 0) {
+        ngx_rt_publish_answer(po, NGX_OK, reply, NULL);
+        return NGX_OK;
+    }
+
+    /* owed one more, before all that was sent later */
+
+    ngx_queue_insert_head(&rd->owed, &op->queue);
+
+    errand->handler(errand, NGX_OK, reply);
+
+    return NGX_OK;
 }
 
 

@@ -6,7 +6,7 @@
  */
 
 
-#include <ngx_rt_shared.h>
+#include <ngx_rt_store.h>
 
 
 #define NGX_RT_NAME_TRIES         8
@@ -16,6 +16,8 @@ static ngx_rt_entry_sh_t *ngx_rt_query_entry(ngx_rt_store_t *st, uint32_t i,
     uint32_t gen);
 static ngx_int_t ngx_rt_query_name(ngx_rt_store_t *st, uint32_t i,
     uint32_t gen, u_char *buf, size_t *len);
+static ngx_int_t ngx_rt_query_after(ngx_rt_store_t *st, ngx_rt_entry_sh_t *e,
+    const u_char *tag, uint64_t *seq);
 static void ngx_rt_query_turn(uint64_t *a, ngx_uint_t n);
 
 
@@ -193,6 +195,113 @@ ngx_rt_query_turn(uint64_t *a, ngx_uint_t n)
 }
 
 
+/*
+ * Only an id that is here proves that its reader has what is before it: one
+ * that would be between two others may be of another life of the stream.
+ */
+
+ngx_int_t
+ngx_rt_store_after(ngx_rt_store_t *st, uint32_t entry, uint32_t gen,
+    const u_char tag[NGX_RT_TAG_LEN], uint64_t *seq)
+{
+    ngx_int_t           rc, cmp;
+    ngx_rt_entry_sh_t  *e;
+
+    ngx_rt_store_lock(st);
+
+    e = ngx_rt_query_entry(st, entry, gen);
+
+    if (e == NULL || e->session == 0) {
+        ngx_rt_store_unlock(st);
+        return NGX_ABORT;
+    }
+
+    cmp = ngx_rt_sid_cmp(tag, e->tag);
+
+    if (cmp >= 0) {
+        *seq = st->sh->seq;
+        rc = (cmp == 0) ? NGX_OK : NGX_AGAIN;
+
+    } else {
+        rc = ngx_rt_query_after(st, e, tag, seq);
+    }
+
+    ngx_rt_store_unlock(st);
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_rt_query_after(ngx_rt_store_t *st, ngx_rt_entry_sh_t *e,
+    const u_char *tag, uint64_t *seq)
+{
+    uint32_t             left;
+    uint64_t             off;
+    ngx_int_t            cmp;
+    ngx_rt_record_sh_t  *rec, *newer;
+
+    newer = NULL;
+    off = e->latest;
+
+    for (left = e->count; left; left--) {
+        rec = ngx_rt_log_at(st, off);
+        cmp = ngx_rt_sid_cmp(rec->tag, tag);
+
+        if (cmp == 0) {
+            *seq = rec->seq;
+            return NGX_OK;
+        }
+
+        if (cmp < 0) {
+            break;
+        }
+
+        newer = rec;
+        off = rec->prev;
+    }
+
+    if (newer && ngx_rt_sid_adjacent(tag, newer->tag)) {
+        *seq = newer->seq - 1;
+        return NGX_OK;
+    }
+
+    return NGX_DECLINED;
+}
+
+
+ngx_int_t
+ngx_rt_store_span(ngx_rt_store_t *st, uint32_t entry, uint32_t gen,
+    ngx_rt_span_t *span)
+{
+    ngx_rt_entry_sh_t  *e;
+
+    ngx_rt_store_lock(st);
+
+    e = ngx_rt_query_entry(st, entry, gen);
+
+    if (e == NULL || e->session == 0) {
+        ngx_rt_store_unlock(st);
+        return NGX_ABORT;
+    }
+
+    ngx_memcpy(span->place, e->tag, NGX_RT_TAG_LEN);
+    span->floor = e->floor;
+    span->count = e->count;
+
+    if (e->count) {
+        ngx_memcpy(span->oldest, ngx_rt_log_at(st, e->oldest)->tag,
+                   NGX_RT_TAG_LEN);
+        ngx_memcpy(span->latest, ngx_rt_log_at(st, e->latest)->tag,
+                   NGX_RT_TAG_LEN);
+    }
+
+    ngx_rt_store_unlock(st);
+
+    return NGX_OK;
+}
+
+
 ngx_int_t
 ngx_rt_store_find(ngx_rt_store_t *st, uint32_t entry, uint32_t gen,
     const u_char digest[NGX_RT_DIGEST_LEN], uint64_t *seq)
@@ -215,7 +324,7 @@ ngx_rt_store_find(ngx_rt_store_t *st, uint32_t entry, uint32_t gen,
         for (left = e->count; left; left--) {
             rec = ngx_rt_log_at(st, off);
 
-            if (ngx_memcmp(rec->digest, digest, NGX_RT_DIGEST_LEN) == 0) {
+            if (ngx_memcmp(rec->tag, digest, NGX_RT_DIGEST_LEN) == 0) {
                 *seq = rec->seq;
                 rc = NGX_OK;
                 break;

@@ -20,7 +20,7 @@
  */
 
 
-#include <ngx_rt_shared.h>
+#include <ngx_rt_store.h>
 
 
 typedef struct {
@@ -181,12 +181,19 @@ ngx_rt_recover_finish(ngx_rt_store_t *st, uint64_t off)
         return;
     }
 
-    if (rec->type == NGX_RT_DROP) {
-
+    if (rec->type == NGX_RT_DROP
+        || (st->stream && (rec->flags & NGX_RT_BROKEN)))
+    {
         if (e->floor < rec->seq || (e->lock & 1)) {
-            ngx_rt_retain_clear(st, i, rec->seq);
+            ngx_rt_retain_clear(st, i, rec->seq, st->stream ? rec->tag : NULL);
         }
 
+        return;
+    }
+
+    if (rec->type == NGX_RT_CONFIRM && st->stream && (e->lock & 1)) {
+        /* half a place may have been written */
+        ngx_rt_entry_tag(e, rec->tag);
         return;
     }
 
@@ -455,7 +462,7 @@ ngx_rt_recover_relist(ngx_rt_store_t *st, uint32_t i, ngx_rt_walk_t *walk)
 
         if (n == 0) {
             ngx_rt_set(e->msg_seq, rec->seq);
-            ngx_rt_entry_digest(e, rec->digest);
+            ngx_rt_entry_tag(e, rec->tag);
         }
 
         ngx_rt_set(rec->next, newer);

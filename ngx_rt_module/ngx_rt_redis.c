@@ -22,6 +22,10 @@
 
 #define NGX_RT_REDIS_BULK_MIN     4096
 
+/* of a stream's entries in one reply: two of the largest, and some */
+#define NGX_RT_REDIS_ENTRY_ARRAY  1024
+#define NGX_RT_REDIS_BUDGET       (1024 * 1024)
+
 
 static void ngx_rt_redis_next(ngx_rt_redis_t *rd);
 static ngx_int_t ngx_rt_redis_lookup(ngx_rt_redis_t *rd,
@@ -374,6 +378,11 @@ ngx_rt_redis_greet(ngx_rt_redis_t *rd)
         return NGX_ERROR;
     }
 
+    if (rd->conf->source == NGX_RT_SOURCE_STREAM) {
+        ngx_rt_resp_bound(&rd->resp, NGX_RT_REDIS_ENTRY_ARRAY,
+                          NGX_RT_REDIS_BUDGET + 2 * rd->resp.bulk_max);
+    }
+
     if (url->password.len) {
         ngx_str_set(&args[0], "AUTH");
         args[1] = url->user.len ? url->user : url->password;
@@ -454,10 +463,11 @@ ngx_rt_redis_greeted(ngx_rt_redis_t *rd, ngx_rt_redis_op_t *op,
 {
     ngx_uint_t  i;
 
-    /* errors of a Redis that takes PUBLISH and SUBSCRIBE all the same */
+    /* PING may be denied; and the others are errors of a Redis that takes
+     * PUBLISH and SUBSCRIBE all the same, but reads nothing */
 
     static const char  *fine[] = {
-        "LOADING ", "MASTERDOWN ", "BUSY ", "NOPERM ", NULL
+        "NOPERM ", "LOADING ", "MASTERDOWN ", "BUSY ", NULL
     };
 
     if (reply == NULL) {
@@ -468,6 +478,10 @@ ngx_rt_redis_greeted(ngx_rt_redis_t *rd, ngx_rt_redis_op_t *op,
         for (i = 0; fine[i]; i++) {
             if (ngx_strncmp(reply->str, fine[i], ngx_strlen(fine[i])) == 0) {
                 goto ready;
+            }
+
+            if (rd->conf->source == NGX_RT_SOURCE_STREAM) {
+                break;
             }
         }
     }

@@ -21,7 +21,8 @@ typedef struct {
     uint64_t                      seq;
     uint64_t                      off;
     ngx_rt_link_t                *link;
-    const char                   *reason;
+    const char                   *reason;   /* of a stream's message: a gap
+                                               before it */
 } ngx_rt_item_t;
 
 
@@ -29,11 +30,13 @@ static ngx_rt_channel_t *ngx_rt_replay_join(ngx_rt_hub_t *hub,
     const ngx_str_t *name);
 static void ngx_rt_replay_leave(ngx_rt_link_t *link);
 static void ngx_rt_replay_start(ngx_rt_subscriber_t *sub,
-    const ngx_rt_cursor_t *after, ngx_uint_t invalid, ngx_uint_t start);
+    const ngx_str_t *text, ngx_uint_t start);
 static ngx_int_t ngx_rt_replay_place(ngx_rt_subscriber_t *sub,
     const ngx_rt_cursor_t *after, uint64_t *seq);
 static ngx_int_t ngx_rt_replay_collect(ngx_rt_subscriber_t *sub,
     ngx_array_t *items);
+static ngx_int_t ngx_rt_replay_stream(ngx_rt_subscriber_t *sub,
+    ngx_rt_link_t *link, ngx_array_t *items);
 static const char *ngx_rt_replay_reason(ngx_rt_view_t *view);
 static ngx_int_t ngx_rt_replay_channel(ngx_rt_subscriber_t *sub,
     ngx_rt_link_t *link, ngx_array_t *items);
@@ -50,8 +53,7 @@ static void ngx_rt_replay_gap(ngx_rt_subscriber_t *sub, ngx_rt_link_t *link,
 
 ngx_int_t
 ngx_rt_hub_subscribe(ngx_rt_hub_t *hub, ngx_rt_subscriber_t *sub,
-    const ngx_str_t *channels, const ngx_rt_cursor_t *after,
-    ngx_uint_t invalid, ngx_uint_t start)
+    const ngx_str_t *channels, const ngx_str_t *cursor, ngx_uint_t start)
 {
     ngx_uint_t         i;
     ngx_rt_link_t     *link;
@@ -61,6 +63,7 @@ ngx_rt_hub_subscribe(ngx_rt_hub_t *hub, ngx_rt_subscriber_t *sub,
 
     sub->hub = hub;
     sub->dirtied = 0;
+    sub->again = 0;
 
     for (i = 0; i < sub->nlinks; i++) {
 
@@ -75,10 +78,11 @@ ngx_rt_hub_subscribe(ngx_rt_hub_t *hub, ngx_rt_subscriber_t *sub,
         }
 
         link = &sub->links[i];
+        ngx_memzero(link, sizeof(ngx_rt_link_t));
+
         link->sub = sub;
         link->channel = channel;
-        link->resumed = (after || invalid) ? 1 : 0;
-        link->begun = 0;
+        link->resumed = cursor ? 1 : 0;
 
         ngx_queue_insert_tail(&channel->links, &link->queue);
         channel->nlinks++;
@@ -89,7 +93,12 @@ ngx_rt_hub_subscribe(ngx_rt_hub_t *hub, ngx_rt_subscriber_t *sub,
     ngx_queue_insert_tail(&hub->subscribers, &sub->queue);
     sub->attached = 1;
 
-    ngx_rt_replay_start(sub, after, invalid, start);
+    if (hub->store->stream) {
+        ngx_rt_place_start(sub, channels, cursor, start);
+
+    } else {
+        ngx_rt_replay_start(sub, cursor, start);
+    }
 
     if (hub->draining) {
         sub->ops->drain(sub);
@@ -191,15 +200,16 @@ ngx_rt_replay_leave(ngx_rt_link_t *link)
 
 
 static void
-ngx_rt_replay_start(ngx_rt_subscriber_t *sub, const ngx_rt_cursor_t *after,
-    ngx_uint_t invalid, ngx_uint_t start)
+ngx_rt_replay_start(ngx_rt_subscriber_t *sub, const ngx_str_t *text,
+    ngx_uint_t start)
 {
-    uint64_t       seq, oldest;
-    ngx_str_t      id;
-    ngx_uint_t     i, confirmed;
-    ngx_rt_hub_t  *hub;
-    ngx_rt_view_t  view;
-    u_char         buf[NGX_RT_CURSOR_LEN];
+    uint64_t         seq, oldest;
+    ngx_str_t        id;
+    ngx_uint_t       i, confirmed;
+    ngx_rt_hub_t    *hub;
+    ngx_rt_view_t    view;
+    ngx_rt_cursor_t  after;
+    u_char           buf[NGX_RT_CURSOR_LEN];
 
     seq = 0;
     hub = sub->hub;
@@ -207,11 +217,9 @@ ngx_rt_replay_start(ngx_rt_subscriber_t *sub, const ngx_rt_cursor_t *after,
     sub->fresh = 0;
     sub->skip = 0;
 
-    if (after && !invalid) {
-        invalid = (ngx_rt_replay_place(sub, after, &seq) != NGX_OK);
-    }
-
-    if (after && !invalid) {
+    if (text && ngx_rt_cursor_parse(&after, text->data, text->len) == NGX_OK
+        && ngx_rt_replay_place(sub, &after, &seq) == NGX_OK)
+    {
         sub->seq = seq;
         ngx_rt_hub_replay(sub);
         return;
@@ -259,7 +267,7 @@ ngx_rt_replay_start(ngx_rt_subscriber_t *sub, const ngx_rt_cursor_t *after,
 
     sub->fresh = 1;
 
-    if (invalid) {
+    if (text) {
         for (i = 0; i < sub->nlinks; i++) {
             ngx_rt_replay_gap(sub, &sub->links[i], NGX_RT_GAP_CURSOR,
                               start == NGX_RT_START_HISTORY ? hub->seq
@@ -382,6 +390,11 @@ ngx_rt_hub_replay(ngx_rt_subscriber_t *sub)
             sub->behind = 0;
             sub->fresh = 0;
             sub->skip = 0;
+
+            if (hub->store->stream) {
+                ngx_rt_place_told(sub);
+            }
+
             break;
         }
     }
@@ -395,13 +408,22 @@ done:
 static ngx_int_t
 ngx_rt_replay_collect(ngx_rt_subscriber_t *sub, ngx_array_t *items)
 {
+    ngx_int_t   rc;
     ngx_uint_t  i;
 
     for (i = 0; i < sub->nlinks; i++) {
 
-        if (sub->links[i].channel->entry != NGX_RT_NONE
-            && ngx_rt_replay_channel(sub, &sub->links[i], items) == NGX_ERROR)
-        {
+        if (sub->hub->store->stream) {
+            rc = ngx_rt_replay_stream(sub, &sub->links[i], items);
+
+        } else if (sub->links[i].channel->entry != NGX_RT_NONE) {
+            rc = ngx_rt_replay_channel(sub, &sub->links[i], items);
+
+        } else {
+            rc = NGX_OK;
+        }
+
+        if (rc == NGX_ERROR) {
             return NGX_ERROR;
         }
     }
@@ -545,6 +567,65 @@ ngx_rt_replay_channel(ngx_rt_subscriber_t *sub, ngx_rt_link_t *link,
 }
 
 
+/*
+ * Of a stream: by the id that the client has.  Who is to get but the newest
+ * message has a place that it was not told: by what it got.
+ */
+
+static ngx_int_t
+ngx_rt_replay_stream(ngx_rt_subscriber_t *sub, ngx_rt_link_t *link,
+    ngx_array_t *items)
+{
+    uint64_t           *offs, after;
+    ngx_int_t           n, i;
+    ngx_uint_t          max;
+    ngx_rt_hub_t       *hub;
+    ngx_rt_view_t       view;
+    ngx_rt_item_t      *item;
+    ngx_rt_channel_t   *channel;
+
+    hub = sub->hub;
+    channel = link->channel;
+
+    if (ngx_rt_place_after(link, &after) != NGX_OK
+        || ngx_rt_store_view(hub->store, channel->entry, channel->gen, &view)
+           != NGX_OK)
+    {
+        return NGX_OK;
+    }
+
+    if (sub->skip) {
+        after = sub->seq;
+    }
+
+    max = view.count + 1;
+
+    offs = ngx_palloc(items->pool, 2 * max * sizeof(uint64_t));
+    if (offs == NULL) {
+        return NGX_ERROR;
+    }
+
+    n = ngx_rt_store_history(hub->store, channel->entry, channel->gen, after,
+                             hub->seq, offs, offs + max, max);
+
+    for (i = (sub->skip && n > 1) ? n - 1 : 0; i < n; i++) {
+
+        item = ngx_array_push(items);
+        if (item == NULL) {
+            return NGX_ERROR;
+        }
+
+        item->seq = offs[max + i];
+        item->off = offs[i];
+        item->link = link;
+        item->reason = (sub->skip && (n > 1 || after < view.floor))
+                       ? NGX_RT_GAP_SLOW : NULL;
+    }
+
+    return NGX_OK;
+}
+
+
 static ngx_int_t
 ngx_rt_replay_cut(ngx_rt_subscriber_t *sub, ngx_rt_link_t *link,
     ngx_array_t *items, uint64_t off, uint64_t seq)
@@ -621,9 +702,15 @@ ngx_rt_replay_deliver(ngx_rt_subscriber_t *sub, ngx_rt_item_t *item)
 
     msg.channel = item->link->channel->node.str;
     msg.id.data = id;
-    msg.id.len = ngx_rt_hub_id(sub->hub, id, rec.seq, rec.digest);
+    msg.id.len = ngx_rt_hub_id(sub->hub, id, rec.seq, rec.tag);
 
-    sub->ops->deliver(sub, &msg);
+    if (item->reason) {
+        ngx_memcpy(item->link->tag, rec.tag, NGX_RT_TAG_LEN);
+        ngx_rt_sid_before(item->link->tag);
+        ngx_rt_place_gap(item->link, item->reason);
+    }
+
+    ngx_rt_hub_give(item->link, &msg, rec.tag);
     item->link->begun = 1;
 
     ngx_rt_hub_done(&msg);

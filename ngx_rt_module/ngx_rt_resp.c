@@ -13,7 +13,8 @@
  * million elements is allocated at once, arrays in arrays are freed by
  * recursion) or, in 1.x, understand though nobody
  * asked for it (RESP3), and replaces a string that is too large by nil, so
- * that a message over message_max is passed over and not held.
+ * that a message over message_max is passed over and not held.  Of streams'
+ * replies it does the same with arrays, and with what is over the budget.
  */
 
 
@@ -23,6 +24,14 @@
 
 #define NGX_RT_RESP_ARRAY         64        /* elements */
 #define NGX_RT_RESP_SLACK         65536
+#define NGX_RT_RESP_ELEMENT       64        /* bytes of one in memory, beside
+                                               its string */
+#define NGX_RT_RESP_SHORT         256       /* bytes of what is short in one
+                                               element of a cut reply */
+
+static const u_char  ngx_rt_resp_nil[] = "$-1" CRLF;
+static const u_char  ngx_rt_resp_large[] = "-" NGX_RT_RESP_LARGE CRLF;
+static const u_char  ngx_rt_resp_cut[] = "+" CRLF;
 
 /* states */
 #define NGX_RT_RESP_TYPE          0         /* a line begins */
@@ -35,6 +44,9 @@
 
 static ngx_int_t ngx_rt_resp_type(ngx_rt_resp_t *resp, u_char ch);
 static ngx_int_t ngx_rt_resp_line(ngx_rt_resp_t *resp);
+static ngx_int_t ngx_rt_resp_array(ngx_rt_resp_t *resp, int64_t n);
+static ngx_int_t ngx_rt_resp_string(ngx_rt_resp_t *resp, int64_t n);
+static ngx_uint_t ngx_rt_resp_over(ngx_rt_resp_t *resp, int64_t cost);
 static void ngx_rt_resp_item(ngx_rt_resp_t *resp);
 static ngx_int_t ngx_rt_resp_number(const u_char *p, const u_char *last,
     int64_t *n);
@@ -55,11 +67,22 @@ ngx_rt_resp_init(ngx_rt_resp_t *resp, size_t bulk_max)
 
     resp->bulk_max = bulk_max;
     resp->array_max = NGX_RT_RESP_ARRAY;
+    resp->budget = 0;
 
     /* a pattern, a channel, a payload */
     resp->reply_max = 3 * bulk_max + NGX_RT_RESP_SLACK;
 
     return NGX_OK;
+}
+
+
+void
+ngx_rt_resp_bound(ngx_rt_resp_t *resp, ngx_uint_t array_max, size_t budget)
+{
+    resp->array_max = array_max;
+    resp->budget = budget;
+    resp->reply_max = budget + array_max * NGX_RT_RESP_SHORT
+                      + NGX_RT_RESP_SLACK;
 }
 
 
@@ -76,12 +99,14 @@ ngx_rt_resp_done(ngx_rt_resp_t *resp)
 /*
  * What is passed on as it is goes to the reader in one piece: [start, p).
  * A line with a length is kept in resp->line, for it may come in parts.
+ * Within an array that is passed over start follows p.
  */
 
 ngx_int_t
 ngx_rt_resp_feed(ngx_rt_resp_t *resp, const u_char *data, size_t len)
 {
     size_t         n;
+    ngx_uint_t     over;
     const u_char  *p, *last, *start;
 
     if (resp->error) {
@@ -93,6 +118,8 @@ ngx_rt_resp_feed(ngx_rt_resp_t *resp, const u_char *data, size_t len)
     start = data;
 
     while (p < last) {
+
+        over = resp->over;
 
         switch (resp->state) {
 
@@ -152,6 +179,10 @@ ngx_rt_resp_feed(ngx_rt_resp_t *resp, const u_char *data, size_t len)
 
             break;
         }
+
+        if (over) {
+            start = p;
+        }
     }
 
     /* a line with a length stays in resp->line */
@@ -207,46 +238,114 @@ ngx_rt_resp_line(ngx_rt_resp_t *resp)
         return ngx_rt_resp_fail(resp, "bad length");
     }
 
-    if (line[0] == '*') {
+    return (line[0] == '*') ? ngx_rt_resp_array(resp, n)
+                            : ngx_rt_resp_string(resp, n);
+}
 
-        if (n > (int64_t) resp->array_max) {
-            return ngx_rt_resp_fail(resp, "too many elements");
-        }
 
-        if (n > 0) {
+static ngx_int_t
+ngx_rt_resp_array(ngx_rt_resp_t *resp, int64_t n)
+{
+    size_t         len;
+    ngx_uint_t     nested;
+    const u_char  *text;
 
-            if (resp->depth == NGX_RT_RESP_DEPTH) {
-                return ngx_rt_resp_fail(resp, "too deep a reply");
-            }
+    text = resp->line;
+    len = resp->len;
+    nested = (resp->budget && resp->depth);
 
-            resp->left[resp->depth++] = (uint32_t) n;
+    if (n > (int64_t) (nested ? NGX_MAX_INT32_VALUE : resp->array_max)) {
+        return ngx_rt_resp_fail(resp, "too many elements");
+    }
 
-        } else {
-            ngx_rt_resp_item(resp);
-        }
+    if (n > 0 && resp->depth == NGX_RT_RESP_DEPTH) {
+        return ngx_rt_resp_fail(resp, "too deep a reply");
+    }
 
-    } else if (n > (int64_t) resp->bulk_max) {
-        resp->state = NGX_RT_RESP_SKIP;
-        resp->rest = (size_t) n + 2;
+    if (resp->over) {
+        len = 0;
 
-        if (resp->depth == 0) {
-            return ngx_rt_resp_pass(resp,
-                                    (u_char *) "-" NGX_RT_RESP_LARGE CRLF,
-                                    sizeof("-" NGX_RT_RESP_LARGE CRLF) - 1);
-        }
+    } else if (nested && n > (int64_t) resp->array_max) {
+        text = ngx_rt_resp_nil;
+        len = sizeof(ngx_rt_resp_nil) - 1;
+        resp->over = resp->depth + 1;
 
-        return ngx_rt_resp_pass(resp, (u_char *) "$-1" CRLF,
-                                sizeof("$-1" CRLF) - 1);
+    } else if (resp->budget && resp->depth > 1 && n > 2
+               && ngx_rt_resp_over(resp, n * NGX_RT_RESP_ELEMENT))
+    {
+        text = ngx_rt_resp_cut;
+        len = sizeof(ngx_rt_resp_cut) - 1;
+        resp->over = resp->depth + 1;
+    }
 
-    } else if (n >= 0) {
-        resp->state = NGX_RT_RESP_STRING;
-        resp->rest = (size_t) n + 2;
+    if (n > 0) {
+        resp->left[resp->depth++] = (uint32_t) n;
 
     } else {
         ngx_rt_resp_item(resp);
     }
 
-    return ngx_rt_resp_pass(resp, line, resp->len);
+    return ngx_rt_resp_pass(resp, text, len);
+}
+
+
+static ngx_int_t
+ngx_rt_resp_string(ngx_rt_resp_t *resp, int64_t n)
+{
+    size_t         len;
+    const u_char  *text;
+
+    text = resp->line;
+    len = resp->len;
+
+    if (n < 0) {
+        len = resp->over ? 0 : len;
+        ngx_rt_resp_item(resp);
+
+        return ngx_rt_resp_pass(resp, text, len);
+    }
+
+    resp->state = NGX_RT_RESP_SKIP;
+    resp->rest = (size_t) n + 2;
+
+    if (resp->over) {
+        len = 0;
+
+    } else if (n > (int64_t) resp->bulk_max && resp->depth == 0) {
+        text = ngx_rt_resp_large;
+        len = sizeof(ngx_rt_resp_large) - 1;
+
+    } else if (n > (int64_t) resp->bulk_max) {
+        text = ngx_rt_resp_nil;
+        len = sizeof(ngx_rt_resp_nil) - 1;
+
+    } else if (resp->budget && resp->depth && n > NGX_RT_SID_LEN
+               && ngx_rt_resp_over(resp, n))
+    {
+        text = ngx_rt_resp_cut;
+        len = sizeof(ngx_rt_resp_cut) - 1;
+
+    } else {
+        resp->state = NGX_RT_RESP_STRING;
+    }
+
+    return ngx_rt_resp_pass(resp, text, len);
+}
+
+
+/* 1: it is over the budget, and so is all that follows */
+
+static ngx_uint_t
+ngx_rt_resp_over(ngx_rt_resp_t *resp, int64_t cost)
+{
+    if (cost > (int64_t) (resp->budget - resp->spent)) {
+        resp->spent = resp->budget;
+        return 1;
+    }
+
+    resp->spent += (size_t) cost;
+
+    return 0;
 }
 
 
@@ -259,6 +358,14 @@ ngx_rt_resp_item(ngx_rt_resp_t *resp)
 
     while (resp->depth && --resp->left[resp->depth - 1] == 0) {
         resp->depth--;
+    }
+
+    if (resp->over > resp->depth) {
+        resp->over = 0;
+    }
+
+    if (resp->depth == 0) {
+        resp->spent = 0;
     }
 }
 

@@ -34,7 +34,7 @@
  */
 
 
-#include <ngx_rt_shared.h>
+#include <ngx_rt_store.h>
 
 
 #define NGX_RT_RETAIN_SAMPLE      16        /* candidates for an eviction */
@@ -57,7 +57,7 @@ static ngx_uint_t ngx_rt_retain_drop(ngx_rt_store_t *st, ngx_rt_entry_sh_t *e,
     uint64_t upto);
 static ngx_uint_t ngx_rt_retain_cut(ngx_rt_store_t *st, ngx_rt_entry_sh_t *e);
 static void ngx_rt_retain_limit(ngx_rt_store_t *st, ngx_rt_entry_sh_t *e,
-    uint64_t now);
+    uint32_t now);
 static ngx_uint_t ngx_rt_retain_older(ngx_rt_entry_sh_t *e,
     ngx_rt_entry_sh_t *than);
 static void ngx_rt_retain_uncount(ngx_rt_store_t *st, ngx_rt_entry_sh_t *e);
@@ -404,7 +404,7 @@ ngx_rt_retain_link(ngx_rt_store_t *st, uint64_t off)
 
     ngx_rt_set(e->msg_seq, rec->seq);
     ngx_rt_set(e->version, rec->seq);
-    ngx_rt_entry_digest(e, rec->digest);
+    ngx_rt_entry_tag(e, rec->tag);
     ngx_rt_set(e->count, e->count + 1);
     e->words += rec->size / 8;
 
@@ -419,8 +419,9 @@ ngx_rt_retain_link(ngx_rt_store_t *st, uint64_t off)
 /* what the configuration lets no channel keep is no loss to be counted */
 
 static void
-ngx_rt_retain_limit(ngx_rt_store_t *st, ngx_rt_entry_sh_t *e, uint64_t now)
+ngx_rt_retain_limit(ngx_rt_store_t *st, ngx_rt_entry_sh_t *e, uint32_t now)
 {
+    int32_t              age;
     uint32_t             n, excess;
     uint64_t             off, upto;
     ngx_rt_record_sh_t  *rec;
@@ -440,10 +441,14 @@ ngx_rt_retain_limit(ngx_rt_store_t *st, ngx_rt_entry_sh_t *e, uint64_t now)
         if (excess) {
             excess--;
 
-        } else if (st->history_time == 0 || now <= rec->time
-                   || now - rec->time <= st->history_time)
-        {
-            break;
+        } else {
+            age = (int32_t) (now - rec->time);
+
+            if (st->history_time == 0 || age <= 0
+                || (uint32_t) age <= st->history_time)
+            {
+                break;
+            }
         }
 
         upto = off;
@@ -457,7 +462,8 @@ ngx_rt_retain_limit(ngx_rt_store_t *st, ngx_rt_entry_sh_t *e, uint64_t now)
 
 
 void
-ngx_rt_retain_clear(ngx_rt_store_t *st, uint32_t i, uint64_t seq)
+ngx_rt_retain_clear(ngx_rt_store_t *st, uint32_t i, uint64_t seq,
+    const u_char *tag)
 {
     ngx_rt_entry_sh_t  *e;
 
@@ -477,6 +483,10 @@ ngx_rt_retain_clear(ngx_rt_store_t *st, uint32_t i, uint64_t seq)
     ngx_rt_set(e->count, 0);
     e->words = 0;
     ngx_rt_set(e->version, seq);
+
+    if (tag) {
+        ngx_rt_entry_tag(e, tag);
+    }
 
     ngx_rt_entry_close(e);
 }

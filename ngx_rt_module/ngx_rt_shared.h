@@ -118,11 +118,12 @@ typedef struct {
     uint32_t                      entry;    /* index of the channel */
     uint32_t                      gen;      /* of the entry then */
     uint64_t                      seq;
-    uint64_t                      time;     /* publish, ms since 1970 */
     uint64_t                      prev;     /* older message, offset */
     uint64_t                      next;     /* newer message, offset */
     uint32_t                      data_len; /* without the event */
-    u_char                        digest[NGX_RT_DIGEST_LEN];
+    uint32_t                      time;     /* publish, ms, the low bits: ages
+                                               of up to 24 days */
+    u_char                        tag[NGX_RT_TAG_LEN];
 } ngx_rt_record_sh_t;
 
 
@@ -152,6 +153,11 @@ typedef struct {
  *
  * So a resume from cursor c is complete if c >= floor and c >= confirm_seq.
  *
+ * Of a stream, tag is the place up to which the feed has read it: the id of
+ * the latest entry, also of one that was too large to be kept.  All that is
+ * in the stream between the oldest message retained and this is retained, so
+ * a resume from the id of one of these is complete.
+ *
  * 128 bytes, two cache lines which a reader takes as one.
  */
 
@@ -162,10 +168,11 @@ typedef struct {
     uint32_t                      gen;      /* grows when the entry is reused */
     uint32_t                      flags;
     uint64_t                      version;  /* seq of the latest change */
-    uint64_t                      session;  /* confirmed in this feed session */
     uint64_t                      latest;   /* offset of the latest message */
-    u_char                        digest[NGX_RT_DIGEST_LEN];  /* of latest */
+    uint32_t                      session;  /* confirmed in this feed session */
     uint32_t                      used;     /* seconds since 1970 */
+    u_char                        tag[NGX_RT_TAG_LEN];  /* of latest, or the
+                                               place in the stream */
 
     uint64_t                      msg_seq;  /* seq of latest, 0 if none */
     uint64_t                      confirm_seq;  /* continuous from here on */
@@ -224,9 +231,10 @@ typedef struct {
     uint32_t                      pid;      /* 0: the lease is free */
     uint32_t                      slot;     /* of that worker, to wake it */
     uint64_t                      renewed;  /* ms */
-    uint64_t                      session;  /* grows with each (re)connect */
+    uint32_t                      session;  /* grows with each (re)connect */
     uint32_t                      state;    /* NGX_RT_FEED_* */
     uint32_t                      want;     /* queue of entries to subscribe */
+    uint32_t                      spare;
     uint64_t                      since;    /* ms, when state began */
     uint64_t                      lost;     /* ms, when it was last live; 0:
                                                never or live now */
@@ -314,8 +322,8 @@ typedef struct {
 
     ngx_rt_handover_sh_t          handover;
 
-    /* of the configurations that had this zone; added to by the master, when
-     * the workers of another one are about to be forked */
+    /* of workers: how often a configuration that names the zone was taken.
+     * Written by the master alone, before their first one is forked */
     uint32_t                      generation;
 } ngx_rt_zone_sh_t;
 
@@ -340,6 +348,7 @@ typedef struct {
     size_t                        message_max;  /* payload bytes */
     unsigned                      embedded:1;   /* channels confirmed at once */
     unsigned                      snapshot:1;   /* owed once confirmed */
+    unsigned                      stream:1;     /* tags are ids of entries */
 } ngx_rt_store_t;
 
 
@@ -358,7 +367,8 @@ typedef struct {
     unsigned                      wanted:1;     /* the feeder knows of it */
     unsigned                      owed:1;       /* NGX_RT_OWED */
     unsigned                      sure:1;       /* NGX_RT_SURE */
-    u_char                        digest[NGX_RT_DIGEST_LEN];
+    unsigned                      known:1;      /* confirmed in any session */
+    u_char                        tag[NGX_RT_TAG_LEN];
 } ngx_rt_view_t;
 
 /* 1: the latest message is known to be the newest there is (no continuity
@@ -477,10 +487,12 @@ ngx_int_t ngx_rt_store_touch(ngx_rt_store_t *st, const ngx_str_t *name,
 
 /*
  * Takes a message.  term: the feeder's, 0 in an embedded hub.  create: make
- * the channel if it isn't there.  now is in milliseconds since 1970.
- * digest: by ngx_rt_message_digest().
+ * the channel if it isn't there.  now is in milliseconds since 1970.  tag: by
+ * ngx_rt_message_digest(), then zeros; or the id of a stream's entry.
  *
  * NGX_OK        stored, *seq is its number
+ * NGX_DONE      an entry of a stream that is not newer than the channel's
+ *               place: nothing was written
  * NGX_DECLINED  !create and no such channel
  * NGX_ABORT     the term is over; nothing was written
  * NGX_ERROR     over message_max or the log's own limit: counted as dropped;
@@ -493,7 +505,7 @@ ngx_int_t ngx_rt_store_touch(ngx_rt_store_t *st, const ngx_str_t *name,
  */
 ngx_int_t ngx_rt_store_publish(ngx_rt_store_t *st, uint64_t term,
     const ngx_str_t *name, const ngx_rt_message_t *msg,
-    const u_char digest[NGX_RT_DIGEST_LEN], uint64_t now, ngx_uint_t create,
+    const u_char tag[NGX_RT_TAG_LEN], uint64_t now, ngx_uint_t create,
     uint64_t *seq);
 
 /*
@@ -507,13 +519,35 @@ ngx_int_t ngx_rt_store_confirm(ngx_rt_store_t *st, uint64_t term,
     const ngx_str_t *name);
 
 /*
+ * The same of a stream: the feed stands at tag, all of the stream up to it is
+ * stored, as far as it is to be kept, and what comes will be.
+ *
+ * A channel that was never confirmed gets tag as its place, a fresh version
+ * and a CONFIRM record.  One that was is confirmed in this session and nothing
+ * else, for nothing was missed, whatever tag is; but if broken is 1 entries
+ * may be missing, or the stream is not the same any more: what was retained
+ * is dropped, tag is the place, also if it is before the old one, and CONFIRM
+ * has BROKEN.  Records of both carry tag.
+ */
+ngx_int_t ngx_rt_store_follow(ngx_rt_store_t *st, uint64_t term,
+    const ngx_str_t *name, const u_char tag[NGX_RT_TAG_LEN],
+    ngx_uint_t broken);
+
+/* the stream can't be followed for now: nothing is certain of the channel
+ * until the next follow.  NGX_OK, NGX_DECLINED, NGX_ABORT */
+ngx_int_t ngx_rt_store_unfollow(ngx_rt_store_t *st, uint64_t term,
+    const ngx_str_t *name);
+
+/*
  * The feeder's work list: takes one wanted channel off the queue, its name
  * into buf (NGX_RT_CHANNEL_MAX bytes), *len.  In no particular order; a
  * channel may come again although it is subscribed (it was evicted and made
- * anew): confirm it then.  NGX_OK, NGX_DONE: empty, NGX_ABORT: term.
+ * anew): confirm it then.  place, unless NULL: where the feed stands in the
+ * stream, known only if the channel was ever confirmed.  NGX_OK, NGX_DONE:
+ * empty, NGX_ABORT: term.
  */
 ngx_int_t ngx_rt_store_want(ngx_rt_store_t *st, uint64_t term, u_char *buf,
-    size_t *len);
+    size_t *len, ngx_rt_place_t *place);
 
 /* puts every channel of the table into the want queue, for a new connection
  * or a new feeder; or only those that are not confirmed in this session.
@@ -557,6 +591,35 @@ ngx_int_t ngx_rt_store_view(ngx_rt_store_t *st, uint32_t entry, uint32_t gen,
 ngx_int_t ngx_rt_store_history(ngx_rt_store_t *st, uint32_t entry,
     uint32_t gen, uint64_t after, uint64_t upto, uint64_t *offs,
     uint64_t *seqs, ngx_uint_t max);
+
+/*
+ * Of a stream: where in the order of seq a reader stands who has all up to the
+ * id tag.  Takes the lock.
+ *
+ * NGX_OK        tag is the place, or of a message that is retained or the id
+ *               just before: what it misses has a seq larger than *seq
+ * NGX_DECLINED  it may miss entries that are not retained any more
+ * NGX_AGAIN     tag is newer than the channel's place
+ * NGX_ABORT     the entry has another gen, or was never confirmed
+ */
+ngx_int_t ngx_rt_store_after(ngx_rt_store_t *st, uint32_t entry,
+    uint32_t gen, const u_char tag[NGX_RT_TAG_LEN], uint64_t *seq);
+
+/* of a stream's channel: the ids of what is there */
+
+typedef struct {
+    u_char                        place[NGX_RT_TAG_LEN];
+    u_char                        oldest[NGX_RT_TAG_LEN];
+    u_char                        latest[NGX_RT_TAG_LEN];
+    uint64_t                      floor;
+    uint32_t                      count;
+} ngx_rt_span_t;
+
+/* Of a stream at one moment: place, ids of the oldest and the latest message
+ * retained if count is not 0, and the floor: all older records of the log tell
+ * of what is over.  Takes the lock.  NGX_OK, or NGX_ABORT as above */
+ngx_int_t ngx_rt_store_span(ngx_rt_store_t *st, uint32_t entry, uint32_t gen,
+    ngx_rt_span_t *span);
 
 /*
  * Finds the oldest retained message with this digest: *seq.  NGX_OK or
@@ -727,142 +790,17 @@ ngx_int_t ngx_rt_handover_taken(ngx_rt_store_t *st, uint64_t term,
 /* to the feeder: how it stands.  The claim of a dead heir is cleared */
 ngx_uint_t ngx_rt_handover_phase(ngx_rt_store_t *st, uint64_t term);
 
+/* in the master: workers of a new generation are about to be forked; which */
+uint32_t ngx_rt_handover_generation(ngx_rt_store_t *st);
+
+/* 1: there is, or is to be, a later generation than that one */
+ngx_uint_t ngx_rt_handover_coming(ngx_rt_store_t *st, uint32_t generation);
+
 /* how many workers that are not to quit there are besides own */
 ngx_uint_t ngx_rt_handover_heirs(ngx_rt_store_t *st, ngx_rt_slot_sh_t *own);
 
 /* how many streams there are in all workers */
 uint64_t ngx_rt_handover_streams(ngx_rt_store_t *st);
-
-
-/*
- * Inside layer 1, for nobody else.  The caller holds the mutex, and has said
- * so by ngx_rt_store_begin() where anything is changed.
- */
-
-typedef uint64_t __attribute__((__may_alias__))  ngx_rt_word_t;
-typedef uint32_t __attribute__((__may_alias__))  ngx_rt_half_t;
-
-
-/* marks the zone as being changed, until unlock */
-void ngx_rt_store_begin(ngx_rt_store_t *st);
-
-/* NGX_OK, or NGX_ABORT: the term is over */
-ngx_int_t ngx_rt_store_term(ngx_rt_store_t *st, uint64_t term);
-
-/* tells that everything up to seq is visible */
-#define ngx_rt_store_done(st, s)                                              \
-    __atomic_store_n(&(st)->sh->seq, (s), __ATOMIC_RELEASE)
-
-
-/* ngx_rt_log.c, the writer's side */
-
-/* the record at off; off must have been one */
-#define ngx_rt_log_at(st, off)                                                \
-    ((ngx_rt_record_sh_t *) ((st)->log + (off) % (st)->sh->log_size))
-
-/* bytes of a record with len bytes of event and data */
-#define ngx_rt_log_size(len)                                                  \
-    ngx_align(sizeof(ngx_rt_record_sh_t) + (len), 8)
-
-/* size of the record at off, 0 if there is none of sound form before end */
-uint32_t ngx_rt_log_check(ngx_rt_store_t *st, uint64_t off, uint64_t end);
-
-/*
- * Makes room for a record and reserves it: *off is where it will be.  Moves
- * other records, so an offset read before is to be read again.  NULL: larger
- * than ngx_rt_log_max, or no room (never in a sound zone).
- */
-void *ngx_rt_log_reserve(ngx_rt_store_t *st, size_t size, uint64_t *off);
-
-/* the same without making room: NULL when there is none */
-void *ngx_rt_log_append(ngx_rt_store_t *st, size_t size, uint64_t *off);
-
-/* fills a reserved record; rec->size is that of the reservation */
-void ngx_rt_log_write(void *dst, const ngx_rt_record_sh_t *rec,
-    const ngx_str_t *event, const ngx_str_t *data);
-
-/* the same from another record of that size */
-void ngx_rt_log_copy(void *dst, const ngx_rt_record_sh_t *rec);
-
-/* makes it visible; end: its offset and size */
-void ngx_rt_log_commit(ngx_rt_store_t *st, uint64_t end);
-
-/* all of it for a record without event; data may be NULL.  NGX_OK or
- * NGX_ERROR; sets size, data_len and, the next one, seq of rec */
-ngx_int_t ngx_rt_log_note(ngx_rt_store_t *st, ngx_rt_record_sh_t *rec,
-    const ngx_str_t *data, uint64_t *off);
-
-
-/* ngx_rt_table.c */
-
-/* opens and closes the entry to changes */
-void ngx_rt_entry_open(ngx_rt_entry_sh_t *e);
-void ngx_rt_entry_close(ngx_rt_entry_sh_t *e);
-
-/* of an open entry */
-void ngx_rt_entry_digest(ngx_rt_entry_sh_t *e, const u_char *digest);
-
-/* index of a channel, or NGX_RT_NONE */
-uint32_t ngx_rt_table_find(ngx_rt_store_t *st, const ngx_rt_key_t *key);
-
-/* takes a free entry, gives it back; NGX_RT_NONE: the table is full */
-uint32_t ngx_rt_table_alloc(ngx_rt_store_t *st);
-void ngx_rt_table_free(ngx_rt_store_t *st, uint32_t i);
-
-/* puts an entry into its bucket, takes it out */
-void ngx_rt_table_insert(ngx_rt_store_t *st, uint32_t i);
-void ngx_rt_table_unlink(ngx_rt_store_t *st, uint32_t i);
-
-/* puts an entry into the want queue unless it is in it */
-void ngx_rt_table_want(ngx_rt_store_t *st, uint32_t i);
-
-/* the fields of an entry, as the locked paths return them */
-void ngx_rt_table_copy(ngx_rt_store_t *st, uint32_t i, ngx_rt_view_t *view);
-
-
-/* ngx_rt_retain.c: what is promised, and how it is kept or given up */
-
-/* the most bytes of names and latest messages, and of those and history */
-#define ngx_rt_retain_pinned(sh)  ((sh)->log_size / 8 * 5 - 1024)
-#define ngx_rt_retain_all(sh)     ((sh)->log_size / 2)
-
-/* evicts channels (but keep) until size more bytes may be pinned */
-ngx_int_t ngx_rt_retain_budget(ngx_rt_store_t *st, size_t size, uint32_t keep);
-
-/* evicts one channel, unused long, but keep; NGX_OK, NGX_DECLINED: none */
-ngx_int_t ngx_rt_retain_evict(ngx_rt_store_t *st, uint32_t keep);
-
-/* takes a channel out of the table and tells so in the log */
-void ngx_rt_retain_forget(ngx_rt_store_t *st, uint32_t i);
-
-/* makes the committed message at off the latest of its channel, which forgets
- * what is too much or too old */
-void ngx_rt_retain_link(ngx_rt_store_t *st, uint64_t off);
-
-/* moves the tail over one record, carrying it forward or giving it up; size:
- * what room is being made for.  NGX_OK, NGX_ERROR: the tail did not move */
-ngx_int_t ngx_rt_retain_pass(ngx_rt_store_t *st, size_t size);
-
-/* makes all that leads to the record lead to its copy */
-void ngx_rt_retain_relink(ngx_rt_store_t *st, uint64_t off, uint64_t copy);
-
-/* drops all messages of a channel; seq: its new version and floor */
-void ngx_rt_retain_clear(ngx_rt_store_t *st, uint32_t i, uint64_t seq);
-
-/* the name of a channel, pointing into the log; empty if it is unreadable */
-void ngx_rt_retain_name(ngx_rt_store_t *st, uint32_t i, ngx_str_t *name);
-
-/* the same into buf (NGX_RT_CHANNEL_MAX bytes); its length */
-size_t ngx_rt_retain_name_copy(ngx_rt_store_t *st, uint32_t i, u_char *buf);
-
-
-/* ngx_rt_recover.c */
-
-/* repairs a zone whose writer was killed */
-void ngx_rt_recover(ngx_rt_store_t *st);
-
-/* moves the tail over what is no record; NGX_OK */
-ngx_int_t ngx_rt_recover_skip(ngx_rt_store_t *st);
 
 
 #endif /* _NGX_RT_SHARED_H_INCLUDED_ */

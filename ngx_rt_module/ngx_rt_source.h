@@ -2,8 +2,8 @@
 /*
  * Copyright (C) 2026 ngx_rt contributors
  *
- * Layer 3, sources: where messages come from.  One Redis connection, the
- * role of the feeder, what it does for plain pub/sub, and how a worker
+ * Layer 3, sources: where messages come from.  A Redis connection, the role of
+ * the feeder, what it does for plain pub/sub and for streams, and how a worker
  * publishes.  Knows no HTTP.
  *
  *     ngx_rt_resp.c         the codec: hiredis behind a tokenizer
@@ -15,6 +15,9 @@
  *     ngx_rt_feed_pattern.c `source pubsub`: patterns
  *     ngx_rt_feed_message.c `source pubsub`: messages
  *     ngx_rt_feed_snapshot.c  `snapshot`: what is in a key
+ *     ngx_rt_feed_stream.c  `source stream`, see ngx_rt_stream.h
+ *     ngx_rt_entry.c        `source stream`: an entry as a message
+ *     ngx_rt_fill.c         `source stream`: what clients missed long ago
  *     ngx_rt_publish.c      a worker's connection for publishing
  *     ngx_rt_glob.c         Redis' patterns
  */
@@ -56,12 +59,13 @@ struct ngx_rt_publish_s {
     void                        (*handler)(ngx_rt_publish_t *pub);
     void                         *data;
 
-    /* the answer: NGX_OK with receivers; NGX_DECLINED: Redis is away, or too
-     * much is waiting for it: nothing was taken; NGX_ERROR: refused, error
-     * says what (valid during handler); NGX_ABORT: sent, but the answer was
-     * lost */
+    /* the answer: NGX_OK with receivers or, of a stream, the entry's id;
+     * NGX_DECLINED: Redis is away, or too much is waiting for it: nothing was
+     * taken; NGX_ERROR: refused, error says what; NGX_ABORT: sent, but the
+     * answer was lost.  The strings are valid during handler */
     ngx_int_t                     rc;
     int64_t                       receivers;
+    ngx_str_t                     id;
     ngx_str_t                     error;
 
     void                         *op;           /* the sender's */
@@ -74,7 +78,8 @@ struct ngx_rt_publish_s {
  *
  * `payload json`: data travels as a JSON string, so data or an event that is
  * not UTF-8 is refused: NGX_ERROR with the error "not UTF-8".
- * `payload raw`: an event can't travel, the caller has refused it.
+ * `payload raw`: an event is a field of a stream's entry; with pub/sub it
+ * can't travel, the caller has refused it.
  *
  * NGX_OK, or NGX_ERROR: no memory, handler will not be called.
  */
@@ -114,6 +119,19 @@ struct redisReply;                          /* hiredis' */
  * over as it comes in and is nil in the reply, so that it costs no memory; a
  * reply that is nothing else is the error NGX_RT_RESP_LARGE, for a nil says
  * that there is none.
+ *
+ * For streams there is a budget: an array within the reply of more than
+ * array_max elements is passed over and is nil as well, as one whole.  And a
+ * reply is cut: from the first string or array on that would cost more than
+ * what is left of the budget, each string longer than an id and each array of
+ * more than two elements, but for those directly in the reply, is passed over
+ * and is an empty status, which Redis never sends there.  So of
+ *
+ *     EXEC:  [[[id, [field, value, ...]], ...], [name, value, ...]]
+ *
+ * the answers of the commands and all ids come: the elements of an XRANGE are
+ * as many as Redis sent.  Its first entry has the whole budget if XRANGE is
+ * the first command.
  */
 
 #define NGX_RT_RESP_LARGE         "LARGE string passed over"
@@ -123,10 +141,14 @@ typedef struct {
     size_t                        bulk_max;
     size_t                        reply_max;
     ngx_uint_t                    array_max;
+    size_t                        budget;   /* 0: none */
 
     size_t                        unfinished;   /* bytes fed since the last
                                                    whole reply */
     size_t                        rest;     /* of a string, with its CRLF */
+    size_t                        spent;    /* of the budget */
+    ngx_uint_t                    over;     /* an array is passed over that is
+                                               so many levels deep, 0: none */
     const char                   *error;    /* constant, or the reader's */
     ngx_uint_t                    state;
     ngx_uint_t                    depth;
@@ -138,6 +160,10 @@ typedef struct {
 
 /* NGX_OK or NGX_ERROR: no memory */
 ngx_int_t ngx_rt_resp_init(ngx_rt_resp_t *resp, size_t bulk_max);
+
+/* replies have a budget, which is not 0; before anything is fed */
+void ngx_rt_resp_bound(ngx_rt_resp_t *resp, ngx_uint_t array_max,
+    size_t budget);
 
 /* frees all; harmless when not initialized but zeroed */
 void ngx_rt_resp_done(ngx_rt_resp_t *resp);
@@ -155,11 +181,70 @@ ngx_int_t ngx_rt_resp_next(ngx_rt_resp_t *resp, struct redisReply **reply);
 void ngx_rt_resp_free(struct redisReply *reply);
 
 
+/* ngx_rt_entry.c: an entry of XRANGE or XREVRANGE, and XINFO STREAM */
+
+#define NGX_RT_ENTRIES_SIZE       4096      /* of the buffer, at least */
+
+/*
+ * Where messages are written that are not in the entry as they are; of the
+ * caller, who sets log, the rest zeroed.  At most message_max bytes, with
+ * `payload json` the length of the longest string.
+ */
+
+typedef struct {
+    ngx_log_t                    *log;
+    u_char                       *buf;
+    size_t                        size;
+} ngx_rt_entries_t;
+
+typedef struct {
+    u_char                        tag[NGX_RT_TAG_LEN];
+    ngx_rt_message_t              msg;
+    const char                   *why;      /* constant */
+} ngx_rt_entry_t;
+
+/*
+ * The strings of msg point into the reply or into ctx' buffer, until the next
+ * call.  tag is set in all cases but NGX_ERROR.
+ *
+ * NGX_OK        msg is a message, not larger than message_max
+ * NGX_DECLINED  no message can be made of it, why says why
+ * NGX_BUSY      it is too large: msg is for ngx_rt_store_publish(), which
+ *               will drop it
+ * NGX_AGAIN     the reply was cut here, see ngx_rt_resp_t: asked for once
+ *               more, first in a reply of its own, it comes whole; if it was
+ *               the first it is too large for good
+ * NGX_ERROR     not an entry, or no memory: why says which
+ */
+ngx_int_t ngx_rt_entry_read(ngx_rt_entries_t *ctx, ngx_rt_hub_conf_t *conf,
+    struct redisReply *reply, ngx_rt_entry_t *entry);
+
+/* frees the buffer */
+void ngx_rt_entries_done(ngx_rt_entries_t *ctx);
+
+
+typedef struct {
+    uint64_t                      length;   /* entries there now */
+    uint64_t                      added;    /* entries ever added */
+    u_char                        last[NGX_RT_TAG_LEN];     /* the last id
+                                               given; 0-0: none ever */
+    unsigned                      counted:1;    /* added is known: Redis 7 */
+} ngx_rt_stream_info_t;
+
+/*
+ * Of XINFO STREAM's reply.  NGX_OK; NGX_DECLINED: no such key, *info is all
+ * zeros; NGX_AGAIN: the reply was cut before it; NGX_ERROR: another error,
+ * or not such a reply.
+ */
+ngx_int_t ngx_rt_stream_info_read(struct redisReply *reply,
+    ngx_rt_stream_info_t *info);
+
+
 /* ngx_rt_redis.c */
 
 #define NGX_RT_REDIS_ADDRS        16        /* of one resolved name */
 #define NGX_RT_REDIS_ERROR_LEN    256
-#define NGX_RT_REDIS_ARGS         4
+#define NGX_RT_REDIS_ARGS         16
 
 typedef struct ngx_rt_redis_s     ngx_rt_redis_t;
 typedef struct ngx_rt_redis_op_s  ngx_rt_redis_op_t;
@@ -383,6 +468,9 @@ typedef struct {
 typedef struct ngx_rt_snapshot_s  ngx_rt_snapshot_t;
 
 typedef struct {
+    const struct ngx_rt_source_s *source;   /* what to do with it */
+    void                         *data;     /* the source's own, but pubsub's,
+                                               which is below */
     ngx_rt_hub_t                 *hub;
     ngx_rt_redis_t               *redis;
     void                         *feeder;   /* ngx_rt_feeder_t */
@@ -414,6 +502,31 @@ typedef struct {
     unsigned                      heir:1;   /* subscribes, stores nothing */
     unsigned                      frozen:1; /* stores, subscribes no more */
 } ngx_rt_feed_t;
+
+
+/*
+ * What the feeder asks of a source; to the functions of pubsub below is said
+ * what each does.  listen and inherit are NULL where nothing has to be handed
+ * over: the next feeder goes on by what is in the zone.
+ */
+
+typedef struct ngx_rt_source_s {
+    ngx_int_t                   (*init)(ngx_rt_feed_t *feed, ngx_pool_t *pool);
+    void                        (*exit)(ngx_rt_feed_t *feed);
+    ngx_int_t                   (*begin)(ngx_rt_feed_t *feed, uint64_t term);
+    ngx_int_t                   (*inherit)(ngx_rt_feed_t *feed,
+                                      uint64_t term);
+    ngx_int_t                   (*listen)(ngx_rt_feed_t *feed);
+    void                        (*end)(ngx_rt_feed_t *feed);
+    ngx_int_t                   (*fill)(ngx_rt_feed_t *feed);
+    ngx_int_t                   (*tick)(ngx_rt_feed_t *feed);
+    void                        (*notify)(ngx_rt_feed_t *feed);
+    ngx_int_t                   (*push)(ngx_rt_feed_t *feed,
+                                      struct redisReply *reply);
+} ngx_rt_source_t;
+
+extern const ngx_rt_source_t      ngx_rt_source_pubsub;
+extern const ngx_rt_source_t      ngx_rt_source_stream;
 
 
 /* sets the patterns up, in the cycle's pool; NGX_OK or NGX_ERROR */
@@ -552,6 +665,51 @@ void ngx_rt_publisher_exit(ngx_rt_publisher_t *pb);
 /* an idle connection is closed now, not in a minute; also from a handler */
 void ngx_rt_publisher_rest(ngx_rt_publisher_t *pb);
 
+
+/*
+ * Other commands over the same connection, beside what is published.  The
+ * caller owns the struct and keeps it until the last call of handler, or the
+ * publisher's exit.
+ *
+ * handler is called for each reply, with NGX_OK and the number of those that
+ * are still to come in left; or once with NULL, and none will come:
+ * NGX_DECLINED, nothing was sent; NGX_ABORT, the answer was lost.
+ */
+
+typedef struct ngx_rt_errand_s    ngx_rt_errand_t;
+
+struct ngx_rt_errand_s {
+    void                        (*handler)(ngx_rt_errand_t *errand,
+                                      ngx_int_t rc, struct redisReply *reply);
+    ngx_uint_t                    left;
+};
+
+typedef struct {
+    ngx_uint_t                    argc;
+    const ngx_str_t              *argv;
+} ngx_rt_command_t;
+
+/*
+ * Sends n commands in one piece, with nothing between them.  How much is
+ * asked at once is the caller's to bound.  handler is called later, never from
+ * within.  NGX_OK, or NGX_ERROR: no memory, handler will not be called.
+ */
+ngx_int_t ngx_rt_publisher_ask(ngx_rt_publisher_t *pb,
+    ngx_rt_errand_t *errand, const ngx_rt_command_t *commands, ngx_uint_t n);
+
+
+/* ngx_rt_fill.c, of a hub of streams in this worker */
+
+typedef struct ngx_rt_fills_s     ngx_rt_fills_t;
+
+/* sets hub->fill; NULL: no memory */
+ngx_rt_fills_t *ngx_rt_fill_create(ngx_pool_t *pool, ngx_rt_hub_t *hub,
+    ngx_rt_publisher_t *pb);
+
+/* after the publisher's exit */
+void ngx_rt_fill_exit(ngx_rt_fills_t *fills);
+
+
 /*
  * The feeder's part in a worker.  The data of timers: nginx' debug log reads
  * ->fd of it as of an ngx_connection_t, hence the order of the first four
@@ -572,6 +730,7 @@ typedef struct {
 
     ngx_rt_redis_t                redis;
     ngx_rt_feed_t                 feed;
+    ngx_rt_fills_t               *fills;    /* NULL: not of streams */
 
     ngx_uint_t                    attempt;
     ngx_uint_t                    told;
@@ -644,11 +803,15 @@ void ngx_rt_feeder_step_down(ngx_rt_feeder_t *f);
 /* sets a timer anew: ngx_add_timer() keeps one that is set to about the same */
 void ngx_rt_feeder_set_timer(ngx_event_t *ev, ngx_msec_t delay);
 
+/* has the source fill in this turn of the event loop; from wherever */
+void ngx_rt_feeder_again(ngx_rt_feeder_t *f);
+
 /* wakes all other workers of the zone */
 void ngx_rt_feeder_wake_others(ngx_rt_feeder_t *f);
 
-/* ngx_rt_feeder.c: the publisher of the hub */
+/* ngx_rt_feeder.c: the publisher of the hub, and what fills its channels */
 ngx_rt_publisher_t *ngx_rt_feeder_publisher(ngx_rt_hub_t *hub);
+ngx_rt_fills_t *ngx_rt_feeder_fills(ngx_rt_hub_t *hub);
 
 
 #endif /* _NGX_RT_SOURCE_H_INCLUDED_ */

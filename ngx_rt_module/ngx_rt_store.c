@@ -13,7 +13,7 @@
  */
 
 
-#include <ngx_rt_shared.h>
+#include <ngx_rt_store.h>
 
 
 #define NGX_RT_MAGIC              0x6e67785f7274ULL     /* "ngx_rt" */
@@ -40,9 +40,12 @@ static uint32_t ngx_rt_store_make(ngx_rt_store_t *st, const ngx_rt_key_t *key,
 static void ngx_rt_store_fill(ngx_rt_store_t *st, uint32_t i,
     const ngx_rt_key_t *key, uint64_t name, uint64_t seq, time_t now);
 static ngx_int_t ngx_rt_store_put(ngx_rt_store_t *st, uint32_t i,
-    const ngx_rt_message_t *msg, const u_char *digest, uint64_t now,
+    const ngx_rt_message_t *msg, const u_char *tag, uint64_t now,
     uint64_t *seq);
-static void ngx_rt_store_drop(ngx_rt_store_t *st, uint32_t i, uint64_t *seq);
+static void ngx_rt_store_drop(ngx_rt_store_t *st, uint32_t i,
+    const u_char *tag, uint64_t *seq);
+static void ngx_rt_store_place(ngx_rt_store_t *st, uint32_t i,
+    const u_char *tag, ngx_uint_t flags);
 static void ngx_rt_store_trust(ngx_rt_store_t *st, uint32_t i);
 
 
@@ -389,6 +392,8 @@ ngx_rt_store_fill(ngx_rt_store_t *st, uint32_t i, const ngx_rt_key_t *key,
 {
     ngx_rt_entry_sh_t  *e;
 
+    static const u_char  none[NGX_RT_TAG_LEN];
+
     e = &st->entries[i];
 
     ngx_rt_entry_open(e);
@@ -407,6 +412,8 @@ ngx_rt_store_fill(ngx_rt_store_t *st, uint32_t i, const ngx_rt_key_t *key,
     ngx_rt_set(e->used, (uint32_t) now);
     ngx_rt_set(e->viewers, 0);
     e->words = 0;
+
+    ngx_rt_entry_tag(e, none);
 
     /* all messages of an embedded hub pass through this zone: what a new
      * channel may have lost, it lost when it was last forgotten */
@@ -455,7 +462,7 @@ ngx_rt_store_trust(ngx_rt_store_t *st, uint32_t i)
 
 ngx_int_t
 ngx_rt_store_publish(ngx_rt_store_t *st, uint64_t term, const ngx_str_t *name,
-    const ngx_rt_message_t *msg, const u_char digest[NGX_RT_DIGEST_LEN],
+    const ngx_rt_message_t *msg, const u_char tag[NGX_RT_TAG_LEN],
     uint64_t now, ngx_uint_t create, uint64_t *seq)
 {
     uint32_t      i;
@@ -482,12 +489,19 @@ ngx_rt_store_publish(ngx_rt_store_t *st, uint64_t term, const ngx_str_t *name,
 
     i = ngx_rt_table_find(st, &key);
 
+    if (st->stream && i != NGX_RT_NONE
+        && ngx_rt_sid_cmp(tag, st->entries[i].tag) <= 0)
+    {
+        ngx_rt_store_unlock(st);
+        return NGX_DONE;
+    }
+
     if (msg->data.len > st->message_max
         || msg->event.len > NGX_RT_EVENT_MAX
         || ngx_rt_log_size(msg->event.len + msg->data.len)
            > ngx_rt_log_max(st->sh))
     {
-        ngx_rt_store_drop(st, i, seq);
+        ngx_rt_store_drop(st, i, tag, seq);
         ngx_rt_store_unlock(st);
         return NGX_ERROR;
     }
@@ -510,7 +524,7 @@ ngx_rt_store_publish(ngx_rt_store_t *st, uint64_t term, const ngx_str_t *name,
             ngx_rt_store_trust(st, i);
         }
 
-        rc = ngx_rt_store_put(st, i, msg, digest, now, seq);
+        rc = ngx_rt_store_put(st, i, msg, tag, now, seq);
     }
 
     if (rc != NGX_OK) {
@@ -531,7 +545,7 @@ ngx_rt_store_publish(ngx_rt_store_t *st, uint64_t term, const ngx_str_t *name,
 
 static ngx_int_t
 ngx_rt_store_put(ngx_rt_store_t *st, uint32_t i, const ngx_rt_message_t *msg,
-    const u_char *digest, uint64_t now, uint64_t *seq)
+    const u_char *tag, uint64_t now, uint64_t *seq)
 {
     void                *dst;
     uint64_t             off;
@@ -555,9 +569,9 @@ ngx_rt_store_put(ngx_rt_store_t *st, uint32_t i, const ngx_rt_message_t *msg,
     rec.event_len = (uint8_t) msg->event.len;
     rec.entry = i;
     rec.gen = e->gen;
-    rec.time = now;
+    rec.time = (uint32_t) now;
     rec.data_len = (uint32_t) msg->data.len;
-    ngx_memcpy(rec.digest, digest, NGX_RT_DIGEST_LEN);
+    ngx_memcpy(rec.tag, tag, NGX_RT_TAG_LEN);
 
     if (ngx_rt_retain_budget(st, rec.size, i) != NGX_OK) {
         return NGX_ERROR;
@@ -591,7 +605,8 @@ ngx_rt_store_put(ngx_rt_store_t *st, uint32_t i, const ngx_rt_message_t *msg,
 /* a message that can't be kept: what is older isn't the latest any more */
 
 static void
-ngx_rt_store_drop(ngx_rt_store_t *st, uint32_t i, uint64_t *seq)
+ngx_rt_store_drop(ngx_rt_store_t *st, uint32_t i, const u_char *tag,
+    uint64_t *seq)
 {
     uint64_t             off;
     ngx_rt_record_sh_t   rec;
@@ -607,11 +622,12 @@ ngx_rt_store_drop(ngx_rt_store_t *st, uint32_t i, uint64_t *seq)
     rec.type = NGX_RT_DROP;
     rec.entry = i;
     rec.gen = st->entries[i].gen;
+    ngx_memcpy(rec.tag, tag, NGX_RT_TAG_LEN);
 
     (void) ngx_rt_log_note(st, &rec, NULL, &off);
 
     if (st->entries[i].gen == rec.gen) {
-        ngx_rt_retain_clear(st, i, rec.seq);
+        ngx_rt_retain_clear(st, i, rec.seq, st->stream ? tag : NULL);
     }
 
     ngx_rt_add(st->sh->feed.gaps, 1);
@@ -692,6 +708,104 @@ ngx_rt_store_confirm(ngx_rt_store_t *st, uint64_t term, const ngx_str_t *name)
     ngx_rt_store_unlock(st);
 
     return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_rt_store_follow(ngx_rt_store_t *st, uint64_t term, const ngx_str_t *name,
+    const u_char tag[NGX_RT_TAG_LEN], ngx_uint_t broken)
+{
+    uint32_t            i;
+    ngx_rt_key_t        key;
+    ngx_rt_entry_sh_t  *e;
+
+    ngx_rt_table_key(st, name, &key);
+
+    ngx_rt_store_lock(st);
+
+    if (ngx_rt_store_term(st, term) != NGX_OK) {
+        ngx_rt_store_unlock(st);
+        return NGX_ABORT;
+    }
+
+    i = ngx_rt_table_find(st, &key);
+
+    if (i == NGX_RT_NONE) {
+        ngx_rt_store_unlock(st);
+        return NGX_DECLINED;
+    }
+
+    e = &st->entries[i];
+
+    ngx_rt_store_begin(st);
+
+    if (e->session == 0) {
+        ngx_rt_store_place(st, i, tag, 0);
+
+    } else if (broken) {
+        ngx_rt_store_place(st, i, tag, NGX_RT_BROKEN);
+
+    } else {
+        ngx_rt_set(e->session, st->sh->feed.session);
+    }
+
+    ngx_rt_store_unlock(st);
+
+    return NGX_OK;
+}
+
+
+/* killed on the way: the CONFIRM record has all that is to be done */
+
+static void
+ngx_rt_store_place(ngx_rt_store_t *st, uint32_t i, const u_char *tag,
+    ngx_uint_t flags)
+{
+    uint64_t             off;
+    ngx_rt_entry_sh_t   *e;
+    ngx_rt_record_sh_t   rec;
+
+    e = &st->entries[i];
+
+    ngx_memzero(&rec, sizeof(ngx_rt_record_sh_t));
+
+    rec.type = NGX_RT_CONFIRM;
+    rec.flags = (uint8_t) flags;
+    rec.entry = i;
+    rec.gen = e->gen;
+    ngx_memcpy(rec.tag, tag, NGX_RT_TAG_LEN);
+
+    (void) ngx_rt_log_note(st, &rec, NULL, &off);
+
+    if (e->gen == rec.gen) {
+
+        if (flags) {
+            ngx_rt_retain_clear(st, i, rec.seq, tag);
+        }
+
+        ngx_rt_entry_open(e);
+
+        ngx_rt_set(e->version, rec.seq);
+        ngx_rt_set(e->confirm_seq, rec.seq);
+
+        if (e->latest == NGX_RT_NONE) {
+            ngx_rt_set(e->floor, rec.seq);
+        }
+
+        ngx_rt_entry_tag(e, tag);
+
+        NGX_RT_FAULT("place: tag");
+
+        ngx_rt_set(e->session, st->sh->feed.session);
+
+        ngx_rt_entry_close(e);
+    }
+
+    if (flags) {
+        ngx_rt_add(st->sh->feed.gaps, 1);
+    }
+
+    ngx_rt_store_done(st, rec.seq);
 }
 
 

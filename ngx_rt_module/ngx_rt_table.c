@@ -20,7 +20,7 @@
  */
 
 
-#include <ngx_rt_shared.h>
+#include <ngx_rt_store.h>
 
 
 #define NGX_RT_TABLE_STEPS        64        /* of a reader along a chain */
@@ -161,8 +161,7 @@ ngx_rt_table_read(ngx_rt_store_t *st, uint32_t i, ngx_rt_key_t *key,
 void
 ngx_rt_table_copy(ngx_rt_store_t *st, uint32_t i, ngx_rt_view_t *view)
 {
-    uint32_t            word, n, flags;
-    uint64_t            session;
+    uint32_t            word, n, flags, session;
     ngx_rt_entry_sh_t  *e;
 
     e = &st->entries[i];
@@ -184,14 +183,15 @@ ngx_rt_table_copy(ngx_rt_store_t *st, uint32_t i, ngx_rt_view_t *view)
 
     session = ngx_rt_get(e->session);
 
+    view->known = (session != 0);
     view->confirmed = (session != 0
                        && session == __atomic_load_n(&st->sh->feed.session,
                                                      __ATOMIC_ACQUIRE));
 
-    for (n = 0; n < NGX_RT_DIGEST_LEN; n += 4) {
-        word = __atomic_load_n((ngx_rt_half_t *) (e->digest + n),
+    for (n = 0; n < NGX_RT_TAG_LEN; n += 4) {
+        word = __atomic_load_n((ngx_rt_half_t *) (e->tag + n),
                                __ATOMIC_RELAXED);
-        ngx_memcpy(view->digest + n, &word, 4);
+        ngx_memcpy(view->tag + n, &word, 4);
     }
 }
 
@@ -224,13 +224,13 @@ ngx_rt_entry_close(ngx_rt_entry_sh_t *e)
 
 
 void
-ngx_rt_entry_digest(ngx_rt_entry_sh_t *e, const u_char *digest)
+ngx_rt_entry_tag(ngx_rt_entry_sh_t *e, const u_char *tag)
 {
     uint32_t  word, n;
 
-    for (n = 0; n < NGX_RT_DIGEST_LEN; n += 4) {
-        ngx_memcpy(&word, digest + n, 4);
-        __atomic_store_n((ngx_rt_half_t *) (e->digest + n), word,
+    for (n = 0; n < NGX_RT_TAG_LEN; n += 4) {
+        ngx_memcpy(&word, tag + n, 4);
+        __atomic_store_n((ngx_rt_half_t *) (e->tag + n), word,
                          __ATOMIC_RELAXED);
     }
 }

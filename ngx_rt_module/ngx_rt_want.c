@@ -11,7 +11,7 @@
  */
 
 
-#include <ngx_rt_shared.h>
+#include <ngx_rt_store.h>
 
 
 /*
@@ -20,7 +20,8 @@
  */
 
 ngx_int_t
-ngx_rt_store_want(ngx_rt_store_t *st, uint64_t term, u_char *buf, size_t *len)
+ngx_rt_store_want(ngx_rt_store_t *st, uint64_t term, u_char *buf, size_t *len,
+    ngx_rt_place_t *place)
 {
     uint32_t            i;
     ngx_int_t           rc;
@@ -56,6 +57,12 @@ ngx_rt_store_want(ngx_rt_store_t *st, uint64_t term, u_char *buf, size_t *len)
 
         if (e->flags & NGX_RT_USED) {
             *len = ngx_rt_retain_name_copy(st, i, buf);
+
+            if (place) {
+                place->known = (e->session != 0);
+                ngx_memcpy(place->tag, e->tag, NGX_RT_TAG_LEN);
+            }
+
             rc = NGX_OK;
             break;
         }
@@ -182,4 +189,43 @@ ngx_rt_store_expire(ngx_rt_store_t *st, uint64_t term, uint32_t *iter,
     ngx_rt_store_unlock(st);
 
     return rc;
+}
+
+
+/* session 0 would be a channel that was never followed */
+
+ngx_int_t
+ngx_rt_store_unfollow(ngx_rt_store_t *st, uint64_t term,
+    const ngx_str_t *name)
+{
+    uint32_t            i;
+    ngx_rt_key_t        key;
+    ngx_rt_entry_sh_t  *e;
+
+    ngx_rt_table_key(st, name, &key);
+
+    ngx_rt_store_lock(st);
+
+    if (ngx_rt_store_term(st, term) != NGX_OK) {
+        ngx_rt_store_unlock(st);
+        return NGX_ABORT;
+    }
+
+    i = ngx_rt_table_find(st, &key);
+
+    if (i == NGX_RT_NONE) {
+        ngx_rt_store_unlock(st);
+        return NGX_DECLINED;
+    }
+
+    e = &st->entries[i];
+
+    if (e->session == st->sh->feed.session && e->session > 1) {
+        ngx_rt_store_begin(st);
+        ngx_rt_set(e->session, e->session - 1);
+    }
+
+    ngx_rt_store_unlock(st);
+
+    return NGX_OK;
 }

@@ -23,6 +23,7 @@ typedef struct ngx_rt_subscriber_s  ngx_rt_subscriber_t;
 
 #define NGX_RT_SOURCE_EMBEDDED    0
 #define NGX_RT_SOURCE_PUBSUB      1
+#define NGX_RT_SOURCE_STREAM      2
 
 #define NGX_RT_PAYLOAD_RAW        0
 #define NGX_RT_PAYLOAD_JSON       1
@@ -77,10 +78,11 @@ typedef struct {
 
     ngx_rt_store_t                store;    /* pointers set by the zone's
                                                init in the master */
+    uint32_t                      generation;   /* of its workers, set by the
+                                               master before they are forked */
     ngx_rt_hub_t                 *hub;      /* of this worker; the one field
                                                written at run time, once, by
                                                the worker's init */
-    uint32_t                      generation;   /* of the zone */
 } ngx_rt_hub_conf_t;
 
 
@@ -112,6 +114,8 @@ typedef struct {
     ngx_str_t                     id;       /* cursor text */
     uint64_t                      seq;
     ngx_rt_frame_t               *frames[NGX_RT_FRAMES];
+    unsigned                      own:1;    /* id is this subscriber's alone:
+                                               nothing is cached */
 } ngx_rt_delivery_t;
 
 
@@ -143,14 +147,39 @@ typedef struct {
 } ngx_rt_subscriber_ops_t;
 
 
-/* a subscriber's membership in one channel of its worker */
+/* states of a link to a stream's channel */
+#define NGX_RT_LINK_READY         0         /* gets what comes */
+#define NGX_RT_LINK_WAIT          1         /* nothing is known of the channel
+                                               yet: the next CONFIRM */
+#define NGX_RT_LINK_FILL          2         /* what it missed is older than
+                                               what is retained: hub->fill */
+
+/*
+ * A subscriber's membership in one channel of its worker.  Of a stream, tag is
+ * the truth about where the client stands in it: each message is told if it is
+ * newer, wherever it comes from.
+ */
 
 typedef struct {
     ngx_queue_t                   queue;    /* in channel->links */
     ngx_rt_channel_t             *channel;
     ngx_rt_subscriber_t          *sub;
+    uint64_t                      since;    /* the channel's floor when it was
+                                               placed: what is older in the log
+                                               is over for it */
+    u_char                        tag[NGX_RT_TAG_LEN];
     unsigned                      resumed:1;    /* the client has a cursor: the
                                                    next CONFIRM is a gap */
+    unsigned                      state:2;  /* NGX_RT_LINK_* */
+    unsigned                      placed:1; /* tag is one; else rt_start says */
+    unsigned                      lost:1;   /* its cursor was not ours: a gap
+                                               when it is placed */
+    unsigned                      ahead:1;  /* another node had read further */
+    unsigned                      asked:1;  /* entries for it are under way */
+    unsigned                      proven:1; /* while filled: tag was seen */
+    unsigned                      stalled:1;    /* while filled: was full */
+    unsigned                      idle:1;   /* it was filled just now: not at
+                                               once again */
     unsigned                      begun:1;      /* has been given a message:
                                                    nothing may be missing */
 } ngx_rt_link_t;
@@ -171,6 +200,7 @@ struct ngx_rt_subscriber_s {
     ngx_rt_link_t                *links;
     ngx_uint_t                    nlinks;
     uint64_t                      seq;      /* where it stands, if behind */
+    uint32_t                      set;      /* of its channels, of streams */
     ngx_queue_t                   queue;    /* all of the hub */
     ngx_queue_t                   dirty;    /* to be flushed this turn */
     unsigned                      attached:1;
@@ -180,6 +210,11 @@ struct ngx_rt_subscriber_s {
                                                is older than that is no gap */
     unsigned                      skip:1;   /* to the newest, rt_slow latest */
     unsigned                      full:1;   /* no more for now */
+    unsigned                      start:2;  /* NGX_RT_START_*, of streams */
+    unsigned                      silent:1; /* nothing told yet, and the client
+                                               has no cursor: of streams */
+    unsigned                      again:1;  /* the hub's timer is to look at
+                                               its links, of streams */
     unsigned                      poll:1;   /* the transport's: no stream, is
                                                not counted as a viewer */
 };
@@ -197,6 +232,7 @@ struct ngx_rt_channel_s {
     uint32_t                      gen;
     ngx_rt_viewers_t              viewers;  /* what of nlinks is counted */
     ngx_rt_key_t                  key;
+    u_char                        last[NGX_RT_TAG_LEN]; /* while filled */
     ngx_str_node_t                node;     /* in hub->channels */
     ngx_queue_t                   queue;    /* in hub->used or hub->lost */
 };
@@ -228,6 +264,11 @@ struct ngx_rt_hub_s {
     void                         *feeder;   /* ngx_rt_feeder.c's */
     void                        (*wake)(ngx_rt_hub_t *hub);  /* the feeder of
                                                this worker has work queued */
+    void                        (*fill)(ngx_rt_hub_t *hub,
+                                    ngx_rt_channel_t *channel);
+                                            /* links of a stream's channel are
+                                               in the state FILL; not to answer
+                                               from within */
     unsigned                      draining:1;
     unsigned                      running:1;
 };
@@ -262,15 +303,14 @@ ngx_int_t ngx_rt_hub_look(ngx_rt_hub_t *hub, const ngx_str_t *name,
 #define NGX_RT_START_NEW          2
 
 /*
- * Attaches a subscriber to its channels.  after: the client's cursor, NULL:
- * it has none (start counts); invalid is 1 when it sent one that is not ours
- * (a gap is told, then start counts).  What the client has missed is
- * delivered before the call returns, as much as fits; flush is the caller's.
+ * Attaches a subscriber to its channels.  cursor: what the client sent, NULL:
+ * it has none (start counts); one that is not ours is told as a gap, then
+ * start counts.  What the client has missed is delivered before the call
+ * returns, as much as fits; flush is the caller's.
  * NGX_OK, or NGX_ERROR: no memory, nothing is attached.
  */
 ngx_int_t ngx_rt_hub_subscribe(ngx_rt_hub_t *hub, ngx_rt_subscriber_t *sub,
-    const ngx_str_t *channels, const ngx_rt_cursor_t *after,
-    ngx_uint_t invalid, ngx_uint_t start);
+    const ngx_str_t *channels, const ngx_str_t *cursor, ngx_uint_t start);
 
 /* a subscriber that was full is not any more: delivers what it has yet to
  * get, as much as fits; flush is the caller's.  Not from within an op. */
@@ -287,18 +327,114 @@ void ngx_rt_hub_drain(ngx_rt_hub_t *hub);
 /* detaches; harmless when not attached */
 void ngx_rt_hub_unsubscribe(ngx_rt_subscriber_t *sub);
 
-/* for this layer alone: the body of a record as a message, its frames given
- * back; a place as text; a channel of this worker by name, and its entry in
- * the table; a subscriber to be flushed; what a subscriber missed */
+/*
+ * ngx_rt_place.c, of streams: links that wait for entries which are not
+ * retained any more are filled from Redis, by whoever set hub->fill, all of a
+ * channel at once.  The entries of the stream from ngx_rt_fill_from() on,
+ * that one included, are given in the order of their ids, in portions:
+ *
+ *     ngx_rt_fill_from ~ Redis ~> fill_begin -> fill_entry ... -> fill_done
+ *
+ * one portion at a time.  The three are called within one turn of the event
+ * loop, for the channel may go with its last subscriber; to find it when the
+ * answer comes: ngx_rt_hub_channel().  If it is another one by then, nobody
+ * has asked and nothing happens.
+ */
+
+/*
+ * 0: no link waits, or all are full.  Else entries are needed from *tag on,
+ * which is the lowest place that is not below floor (0-0: the lowest of all);
+ * 2: some links are below it.  They have their turn when all above are done:
+ * so whoever comes while a stream is gone through can't hold up the others.
+ */
+ngx_uint_t ngx_rt_fill_from(ngx_rt_channel_t *channel,
+    const u_char floor[NGX_RT_TAG_LEN], u_char tag[NGX_RT_TAG_LEN]);
+
+/*
+ * What the stream is like, asked before the entries are: last is its own last
+ * id (0-0: there is no stream), whole is 1 when no entry was ever removed
+ * from it.
+ */
+void ngx_rt_fill_begin(ngx_rt_channel_t *channel,
+    const u_char last[NGX_RT_TAG_LEN], ngx_uint_t whole);
+
+/* one entry; msg: channel, id and seq are not set; NULL: it was too large */
+void ngx_rt_fill_entry(ngx_rt_channel_t *channel,
+    const u_char tag[NGX_RT_TAG_LEN], ngx_rt_delivery_t *msg);
+
+/*
+ * The portion ends.  rc: NGX_OK, the stream may have more; NGX_DONE, these
+ * were the last; NGX_ERROR: Redis could not be asked, gaps are told.  Flushes.
+ * Afterwards ngx_rt_fill_from() may say that there is more to do.
+ */
+void ngx_rt_fill_done(ngx_rt_channel_t *channel, ngx_int_t rc);
+
+
+/* ngx_rt_place.c, inside layer 2, of streams */
+
+/* a subscriber begins, all its links are joined; cursor as in subscribe */
+void ngx_rt_place_start(ngx_rt_subscriber_t *sub, const ngx_str_t *channels,
+    const ngx_str_t *cursor, ngx_uint_t start);
+
+/* records of the log: the channel is followed from now on, or anew; an entry
+ * was too large.  The channel left the table; it is there again */
+void ngx_rt_place_confirm(ngx_rt_channel_t *channel, ngx_rt_record_sh_t *rec);
+void ngx_rt_place_drop(ngx_rt_channel_t *channel, ngx_rt_record_sh_t *rec);
+void ngx_rt_place_evicted(ngx_rt_channel_t *channel);
+void ngx_rt_place_entered(ngx_rt_channel_t *channel);
+
+/* where the client stands, as text of at most NGX_RT_PLACES_LEN bytes; 0: it
+ * has no place */
+size_t ngx_rt_place_id(ngx_rt_subscriber_t *sub, u_char *buf);
+
+/* NGX_OK: what the link misses is in the history, with a larger *seq;
+ * NGX_DECLINED: nothing for now, it waits */
+ngx_int_t ngx_rt_place_after(ngx_rt_link_t *link, uint64_t *seq);
+
+/* 1: the message of the log is news to the link */
+#define ngx_rt_place_wants(link, rec)                                         \
+    ((link)->state == NGX_RT_LINK_READY                                       \
+     && (rec)->seq > (link)->since                                            \
+     && ngx_rt_sid_cmp((rec)->tag, (link)->tag) > 0)
+
+/* tells a gap at the link's place */
+void ngx_rt_place_gap(ngx_rt_link_t *link, const char *reason);
+
+/* all that was missed is told: a client without a cursor gets one */
+void ngx_rt_place_told(ngx_rt_subscriber_t *sub);
+
+
+/* for this layer alone: the message to one subscriber, tag its identity; all
+ * dirty subscribers flushed; the body of a record as a message, its frames
+ * given back; a place as text; a subscriber to be flushed; what a subscriber
+ * missed */
+void ngx_rt_hub_give(ngx_rt_link_t *link, ngx_rt_delivery_t *msg,
+    const u_char *tag);
+void ngx_rt_hub_flush(ngx_rt_hub_t *hub);
 ngx_int_t ngx_rt_hub_read(ngx_rt_hub_t *hub, uint64_t off,
     ngx_rt_record_sh_t *rec, ngx_rt_delivery_t *msg);
 void ngx_rt_hub_done(ngx_rt_delivery_t *msg);
 size_t ngx_rt_hub_id(ngx_rt_hub_t *hub, u_char *buf, uint64_t seq,
-    const u_char *digest);
-ngx_rt_channel_t *ngx_rt_hub_channel(ngx_rt_hub_t *hub, const ngx_str_t *name);
-ngx_int_t ngx_rt_hub_enter(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel);
+    const u_char *tag);
 void ngx_rt_hub_dirty(ngx_rt_subscriber_t *sub);
 void ngx_rt_hub_replay(ngx_rt_subscriber_t *sub);
+
+/* a gap to all of a channel who are not behind, up to seq; not of streams */
+void ngx_rt_hub_gap(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel,
+    const char *reason, uint64_t seq);
+
+
+/* ngx_rt_channel.c, inside layer 2 but for look and viewers */
+
+/* a channel of this worker by name, or NULL */
+ngx_rt_channel_t *ngx_rt_hub_channel(ngx_rt_hub_t *hub, const ngx_str_t *name);
+
+/* gives the channel its place in the table; NGX_OK, or NGX_DECLINED: no room */
+ngx_int_t ngx_rt_hub_enter(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel);
+
+/* the channel has left the table; is asked for anew: each second, for all */
+void ngx_rt_hub_lose(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel);
+void ngx_rt_hub_find_lost(ngx_rt_hub_t *hub);
 
 /* tells all workers how many streams of this one follow the channel */
 #define ngx_rt_hub_count(hub, ch)                                             \

@@ -282,7 +282,7 @@ for my $case (
     ['redis_reconnect 0 1s', 'a time of 1ms'],
     ['redis_reconnect 1s x', 'a time of 1ms'],
     ['redis_reconnect 2s 1s', 'a maximum of at least the minimum'],
-    ['source redis', '"pubsub"'],
+    ['source redis', '"pubsub" or "stream"'],
     ['payload xml', '"raw" or "json"'],
     ['history 0', 'a number of messages of 1 to 1000000'],
     ['history -1', 'a number of messages of 1 to 1000000'],
@@ -327,6 +327,20 @@ for my $text ('redis', 'redis_timeout', 'redis_timeout 1s 1s 1s',
         qr/invalid number of arguments in "$name" directive/, hub("$text;"));
 }
 
+# streams
+
+accepted('source stream', hub("redis $url; source stream;"));
+refused('source stream without redis',
+    qr/"source stream" needs "redis redis:\/\/host:port;" in rt_hub "app", without it the hub is embedded and reads no streams/,
+    hub('source stream;'));
+for my $text ("subscribe 'a*'; source stream;",
+              "source stream; subscribe 'a*';")
+{
+    refused($text,
+        qr/"subscribe" directive can't be used with "source stream" in rt_hub "app", patterns need "source pubsub"/,
+        hub("redis $url; $text"));
+}
+
 # not yet
 
 for my $name (qw(redis_ssl_trusted_certificate redis_ssl_certificate
@@ -335,11 +349,9 @@ for my $name (qw(redis_ssl_trusted_certificate redis_ssl_certificate
     refused($name, qr/"$name" directive is not supported by this version/,
         hub("redis $url; $name on;"));
 }
-for my $text ('sharded', 'stream') {
-    refused("source $text",
-        qr/"$text" in "source" directive is not supported by this version, it must be "pubsub"/,
-        hub("redis $url; source $text;"));
-}
+refused('source sharded',
+    qr/"sharded" in "source" directive is not supported by this version, it must be "pubsub" or "stream"/,
+    hub("redis $url; source sharded;"));
 refused('rt_transport websocket',
     qr/"websocket" in "rt_transport" directive is not supported by this version, it must be "poll", "sse" or both/,
     location('rt_subscribe app a; rt_transport poll websocket;'));

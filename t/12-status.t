@@ -175,8 +175,10 @@ is_deeply(shape($app), { %shape, feed => { state => 'string',
 is($app->{source}, 'pubsub', 'its source');
 is($app->{memory}{size}, 16 << 20, 'the size of its zone');
 is($app->{feed}{server}, '127.0.0.1:' . $redis->port, 'the server');
-my $feeder = $app->{feed}{worker};
-ok(scalar(grep { $_ == $feeder } $ngx->workers), 'the feeder is a worker');
+# until the feed is handed over it is one that quits
+my $feeder;
+wait_ok { $feeder = hub($ngx)->{feed}{worker};
+    grep { $_ == $feeder } $ngx->workers } 5, 'the feeder is a worker';
 my $since = $app->{feed}{since};
 wait_ok { hub($ngx)->{feed}{since} >= $since + 0.2 } 5,
     'the time in this state passes';

@@ -132,7 +132,7 @@ END
     # one that is stopped holds the lease for three seconds
     wait_for { $ngx->workers == 3 } 5, 'respawned';
     $feeder = status($ngx)->{feed}{worker};
-    kill STOP => $feeder;
+    RT::freeze($feeder);
     my ($other) = grep { $_ != $feeder } $ngx->workers;
     wait_ok {
         # connections of clients may be waiting in the stopped worker
@@ -328,7 +328,7 @@ END
             $redis->cmd(CLIENT => KILL => TYPE => 'pubsub');
         }
         if ($fault eq 'stopped') {
-            kill STOP => $feeder;
+            RT::freeze($feeder);
             $resume{$feeder} = time + 4;
         }
     }

@@ -163,7 +163,7 @@ subtest 'the heir dies' => sub {
     my ($old) = $ngx->workers;
     $ngx->signal('HUP');
     my $new = wait_for { (grep { $_ != $old } $ngx->workers)[0] } 5, 'born';
-    kill STOP => $new;
+    RT::freeze($new);
     wait_for { $ngx->old_workers } 5, 'the old one quits';
     $redis->publish(c => $_) for 1 .. 20;
     $sse->expect(1 .. 20);
@@ -198,11 +198,11 @@ subtest "a marker counts for the heir that sent it" => sub {
     $ngx->signal('HUP');
     my $first = wait_for { (grep { $_ != $feeder } $ngx->workers)[0] } 5,
         'born';
-    kill STOP => $first;
+    RT::freeze($first);
     wait_for { @{$redis->cmd(PUBSUB => CHANNELS => 'rt.cut.*')} } 5,
         'offered';
     # the one that feeds hears nothing from here on
-    kill STOP => $feeder;
+    RT::freeze($feeder);
     kill CONT => $first;
     is(eval { $ear->read->[0] }, 'pmessage', 'the first heir has a marker');
     $redis->publish(c => $_) for 1 .. 5;

@@ -317,7 +317,7 @@ END
     my %feeder = map { $_->{name} => $_->{feed}{worker} } $hubs->();
     isnt($feeder{keep}, $feeder{none}, 'the hubs are fed by two workers');
     my $held = $feeder{keep};
-    kill STOP => $held;
+    RT::freeze($held);
     $redis->pause;
     my $start = time;
     my ($last, $first);

@@ -2,8 +2,8 @@
 /*
  * Copyright (C) 2026 ngx_rt contributors
  *
- * Bytes from Redis, in pieces whose size the first byte says: no crash, and
- * nothing is held beyond the bounds.
+ * Bytes from Redis, in pieces whose size the first byte says, with a budget
+ * if that is odd: no crash, and nothing is held beyond the bounds.
  */
 
 
@@ -11,6 +11,29 @@
 
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+
+/* bytes of the strings in arrays: an element is short, or of the budget */
+
+static size_t
+held(redisReply *reply)
+{
+    size_t  i, n;
+
+    if (reply->type == REDIS_REPLY_STRING) {
+        return reply->len;
+    }
+
+    if (reply->type != REDIS_REPLY_ARRAY) {
+        return 0;
+    }
+
+    for (n = 0, i = 0; i < reply->elements; i++) {
+        n += held(reply->element[i]);
+    }
+
+    return n;
+}
 
 
 int
@@ -26,6 +49,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
 
+    if (*data & 1) {
+        ngx_rt_resp_bound(&resp, 8, 200);
+    }
+
     step = *data++ + 1;
     size--;
     rc = NGX_AGAIN;
@@ -36,6 +63,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         (void) ngx_rt_resp_feed(&resp, data, n);
 
         while ((rc = ngx_rt_resp_next(&resp, &reply)) == NGX_OK) {
+
+            if (resp.budget && held(reply) > 200 + 8 * 8 * 8 * 41) {
+                __builtin_trap();
+            }
+
             ngx_rt_resp_free(reply);
         }
 

@@ -116,7 +116,7 @@ run(void (*work)(void))
 static void
 do_publish(void)
 {
-    u_char             digest[NGX_RT_DIGEST_LEN];
+    u_char             digest[NGX_RT_TAG_LEN];
     msg_t             *m;
     channel_t         *c;
     ngx_rt_message_t   msg;
@@ -363,7 +363,7 @@ expire(void)
 static void
 do_want(void)
 {
-    rc = ngx_rt_store_want(st, with_term, buf, &len);
+    rc = ngx_rt_store_want(st, with_term, buf, &len, NULL);
 }
 
 
@@ -492,6 +492,19 @@ lease(void)
 
         /* never the same term twice */
         check(feed->term == was || (feed->term == was + 1 && !held));
+
+        /* a feed that was taken over was lost when it was heard last */
+
+        if (live && feed->state != NGX_RT_FEED_LIVE) {
+            check(!held && feed->lost == ngx_max(renewed, 1));
+            live = 0;
+            lost = feed->lost;
+
+        } else if (live && !held) {
+            check(crashed);
+            lost = feed->lost;
+        }
+
         break;
 
     case 2:
@@ -595,7 +608,7 @@ feed_state(void)
 static void
 resume(void)
 {
-    u_char         digest[NGX_RT_DIGEST_LEN];
+    u_char         digest[NGX_RT_TAG_LEN];
     uint32_t       i, first, end;
     uint64_t       after, upto, offs[16], seqs[16], found;
     ngx_int_t      n, max;

@@ -11,16 +11,16 @@
 static void
 same(uint64_t off, const msg_t *m)
 {
-    u_char              *body, digest[NGX_RT_DIGEST_LEN];
+    u_char              *body, digest[NGX_RT_TAG_LEN];
     ngx_rt_record_sh_t   rec;
 
     check(ngx_rt_log_peek(st, off, &rec) == NGX_OK);
     check(rec.type == NGX_RT_MESSAGE && rec.seq == m->seq
           && rec.event_len == m->event_len && rec.data_len == m->len
-          && rec.time == m->time);
+          && rec.time == (uint32_t) m->time);
 
     digest_of(m, digest);
-    check(memcmp(digest, rec.digest, NGX_RT_DIGEST_LEN) == 0);
+    check(memcmp(digest, rec.tag, NGX_RT_DIGEST_LEN) == 0);
 
     /* exactly as long as it may be */
 
@@ -217,7 +217,7 @@ static void
 look(channel_t *c)
 {
     size_t         len;
-    u_char         buf[NGX_RT_CHANNEL_MAX], digest[NGX_RT_DIGEST_LEN];
+    u_char         buf[NGX_RT_CHANNEL_MAX], digest[NGX_RT_TAG_LEN];
     const msg_t   *m;
     ngx_rt_view_t  view;
 
@@ -232,7 +232,7 @@ look(channel_t *c)
             m = by_seq(view.msg_seq);
             check(m != NULL && &channels[m->channel] == c);
             digest_of(m, digest);
-            check(memcmp(digest, view.digest, NGX_RT_DIGEST_LEN) == 0);
+            check(memcmp(digest, view.tag, NGX_RT_DIGEST_LEN) == 0);
             same(view.latest, m);
         }
 
@@ -260,8 +260,8 @@ limited(channel_t *c, uint32_t *n)
         m = &messages[c->list[*n]];
 
         if (c->n - *n <= history
-            && (st->history_time == 0 || now <= m->time
-                || now - m->time <= st->history_time))
+            && (st->history_time == 0 || (int32_t) (now - m->time) <= 0
+                || (uint32_t) (now - m->time) <= st->history_time))
         {
             break;
         }

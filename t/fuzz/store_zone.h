@@ -21,6 +21,7 @@ static int alive(pid_t pid);
 #define kill(pid, sig)            alive(pid)
 
 #include "../../ngx_rt_module/ngx_rt_hash.c"
+#include "../../ngx_rt_module/ngx_rt_sid.c"
 #include "../../ngx_rt_module/ngx_rt_message.c"
 #include "../../ngx_rt_module/ngx_rt_log.c"
 #include "../../ngx_rt_module/ngx_rt_retain.c"
@@ -228,7 +229,7 @@ data_of(const msg_t *m)
 static void
 digest_of(const msg_t *m, u_char *digest)
 {
-    ngx_memzero(digest, NGX_RT_DIGEST_LEN);
+    ngx_memzero(digest, NGX_RT_TAG_LEN);
 
     digest[0] = m->channel;
     digest[1] = m->kind;

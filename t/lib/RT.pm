@@ -232,6 +232,13 @@ sub kill_group ($pid) {
     waitpid $pid, 0 if delete $children{$pid};
 }
 
+# SIGSTOP, and back when it has stopped: until then it may take a connection,
+# which then gets no answer
+sub freeze ($pid) {
+    kill STOP => $pid;
+    return poll_until(sub { slurp("/proc/$pid/stat") =~ /\) T / }, 5);
+}
+
 sub register ($instance) {
     push @instances, $instance;
 }

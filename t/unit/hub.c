@@ -11,6 +11,7 @@
 #include <ngx_rt_worker.h>
 
 #include "../../ngx_rt_module/ngx_rt_hash.c"
+#include "../../ngx_rt_module/ngx_rt_sid.c"
 #include "../../ngx_rt_module/ngx_rt_cursor.c"
 #include "../../ngx_rt_module/ngx_rt_message.c"
 #include "../../ngx_rt_module/ngx_rt_log.c"
@@ -32,7 +33,9 @@ static void between(const char *what);
     (between("history"), ngx_rt_store_history(__VA_ARGS__))
 
 #include "../../ngx_rt_module/ngx_rt_hub.c"
+#include "../../ngx_rt_module/ngx_rt_channel.c"
 #include "../../ngx_rt_module/ngx_rt_replay.c"
+#include "../../ngx_rt_module/ngx_rt_place.c"
 #include "unit.h"
 
 
@@ -140,7 +143,7 @@ static uint32_t             stopped;
 static uint64_t
 publish(const char *channel, unsigned n, size_t size)
 {
-    u_char            digest[NGX_RT_DIGEST_LEN];
+    u_char            digest[NGX_RT_TAG_LEN];
     uint64_t          seq;
     ngx_str_t         name;
     ngx_rt_message_t  msg;
@@ -156,6 +159,7 @@ publish(const char *channel, unsigned n, size_t size)
     msg.data.data = data;
     msg.data.len = size;
 
+    memset(digest, 0, sizeof(digest));
     ngx_rt_message_digest(&name, &msg, digest);
 
     if (ngx_rt_store_publish(st, 0, &name, &msg, digest, 1000, 1, &seq)
@@ -239,6 +243,8 @@ begin(void *mem, ngx_uint_t history)
 {
     u_char           random[32];
     ngx_str_t        name = ngx_string("a");
+    u_char           buf[NGX_RT_CURSOR_LEN];
+    ngx_str_t        text;
     ngx_rt_cursor_t  cursor;
 
     memset(random, 7, sizeof(random));
@@ -288,7 +294,10 @@ begin(void *mem, ngx_uint_t history)
     in_at = NULL;
     stopped = 0;
 
-    (void) ngx_rt_hub_subscribe(&hub, &sub, &name, &cursor, 0,
+    text.data = buf;
+    text.len = ngx_rt_cursor_format(buf, &cursor) - buf;
+
+    (void) ngx_rt_hub_subscribe(&hub, &sub, &name, &text,
                                 NGX_RT_START_LATEST);
 }
 

@@ -11,6 +11,9 @@
 #define BULK_MAX  100
 
 
+static size_t  budget;      /* 0: none; arrays of 8 then */
+
+
 /* a reply as text: (a b) "s" :1 +OK -ERR nil */
 
 static void
@@ -70,6 +73,10 @@ parse(const char *text, size_t len, size_t step, char *buf, size_t size)
 
     if (ngx_rt_resp_init(&resp, BULK_MAX) != NGX_OK) {
         return;
+    }
+
+    if (budget) {
+        ngx_rt_resp_bound(&resp, 8, budget);
     }
 
     rc = NGX_AGAIN;
@@ -190,6 +197,135 @@ test_large(void)
 }
 
 
+#define ID  "$3\r\n1-1\r\n"
+#define D10 "0123456789"
+#define S50 "$50\r\n" D10 D10 D10 D10 D10 "\r\n"
+
+
+static void
+test_bounded(void)
+{
+    /* arrays within a reply: too many elements are as one that is nil */
+
+    budget = 1000;
+
+    TEST("*2\r\n*9\r\n:1\r\n:2\r\n:3\r\n:4\r\n:5\r\n:6\r\n:7\r\n:8\r\n"
+         ":9\r\n:10\r\n:11\r\n", "(nil:10):11");
+    TEST("*2\r\n*8\r\n:1\r\n:2\r\n:3\r\n:4\r\n:5\r\n:6\r\n:7\r\n:8\r\n"
+         ":9\r\n:10\r\n", "((:1:2:3:4:5:6:7:8):9):10");
+    TEST("*2\r\n:1\r\n*9\r\n+a\r\n-b\r\n$1\r\nc\r\n$-1\r\n*-1\r\n*0\r\n"
+         "*2\r\n:1\r\n*1\r\n$0\r\n\r\n" "$3\r\n\r\n*\r\n:9\r\n+OK\r\n",
+         "(:1nil)+OK");
+    TEST("*9\r\n", "!too many elements");
+    TEST("*1\r\n*2147483648\r\n", "!too many elements");
+    TEST("*1\r\n*9\r\nx", "(nil)!not a reply of Redis");
+    TEST("*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*9\r\n*1\r\n*1\r\n",
+         "(((((nil)))))!too deep a reply");
+
+    /* over the budget: what is long is cut, what is short comes */
+
+    budget = 120;
+
+    TEST("*5\r\n" S50 S50 S50 ID S50,
+         "(\"" D10 D10 D10 D10 D10 "\"\"" D10 D10 D10 D10 D10 "\"+"
+         "\"1-1\"+)");
+
+    /* each reply has a budget of its own, and a string alone needs none */
+
+    TEST("*2\r\n" S50 S50 "*2\r\n" S50 S50 "*1\r\n" S50 S50 S50 S50,
+         "(\"" D10 D10 D10 D10 D10 "\"\"" D10 D10 D10 D10 D10 "\")"
+         "(\"" D10 D10 D10 D10 D10 "\"\"" D10 D10 D10 D10 D10 "\")"
+         "(\"" D10 D10 D10 D10 D10 "\")"
+         "\"" D10 D10 D10 D10 D10 "\"\"" D10 D10 D10 D10 D10 "\""
+         "\"" D10 D10 D10 D10 D10 "\"");
+
+    /* what is too large is so in a cut reply too */
+
+    TEST("*5\r\n" S50 S50 S50 "$101\r\n" D10 D10 D10 D10 D10 D10 D10 D10
+         D10 D10 "x\r\n$41\r\n" D10 D10 D10 D10 "x\r\n",
+         "(\"" D10 D10 D10 D10 D10 "\"\"" D10 D10 D10 D10 D10 "\"+nil"
+         "\"" D10 D10 D10 D10 "x\")");
+
+    /* an element costs as well: 4 of them more than are left.  Pairs come, and
+     * so does what is directly in the reply */
+
+    budget = 250;
+
+    TEST("*2\r\n*2\r\n" ID "*4\r\n:1\r\n:2\r\n*1\r\n:3\r\n:4\r\n"
+         "*2\r\n" ID "*2\r\n:5\r\n$42\r\n" D10 D10 D10 D10 "xy\r\n:7\r\n",
+         "((\"1-1\"+)(\"1-1\"(:5+))):7");
+
+    TEST("*2\r\n*1\r\n*2\r\n" ID "*4\r\n:1\r\n:2\r\n:3\r\n:4\r\n"
+         "*4\r\n" ID ":5\r\n*2\r\n" ID "*3\r\n:6\r\n:7\r\n:8\r\n:9\r\n+OK\r\n",
+         "(((\"1-1\"+))(\"1-1\":5(\"1-1\"+):9))+OK");
+
+    budget = 256;
+
+    TEST("*2\r\n*2\r\n" ID "*4\r\n:1\r\n:2\r\n*1\r\n:3\r\n:4\r\n"
+         "*2\r\n" ID "*3\r\n:5\r\n:6\r\n:7\r\n:8\r\n",
+         "((\"1-1\"(:1:2(:3):4))(\"1-1\"+)):8");
+
+    /* one that just fits, and one that does not */
+
+    budget = 100;
+    TEST("*2\r\n" S50 S50, "(\"" D10 D10 D10 D10 D10 "\"\""
+                             D10 D10 D10 D10 D10 "\")");
+    budget = 99;
+    TEST("*2\r\n" S50 S50, "(\"" D10 D10 D10 D10 D10 "\"+)");
+
+    budget = 0;
+}
+
+
+static void
+test_held(void)
+{
+    char            text[600], buf[100];
+    size_t          len, i, most;
+    redisReply     *reply;
+    redisReader    *reader;
+    ngx_rt_resp_t   resp;
+
+    /* an entry of a million fields, then as many bytes as none may have */
+
+    if (ngx_rt_resp_init(&resp, BULK_MAX) != NGX_OK) {
+        return;
+    }
+
+    ngx_rt_resp_bound(&resp, 8, 1000);
+
+    len = sprintf(text, "*2\r\n*2\r\n" ID "*2000000\r\n");
+    (void) ngx_rt_resp_feed(&resp, (u_char *) text, len);
+
+    most = 0;
+    reader = resp.reader;
+
+    for (i = 0; i < 1000000; i++) {
+        len = sprintf(text, "$4\r\nname\r\n*2\r\n:1\r\n$5\r\nvalue\r\n");
+        (void) ngx_rt_resp_feed(&resp, (u_char *) text, len);
+        most = ngx_max(most, reader->len);
+
+        if (ngx_rt_resp_next(&resp, &reply) != NGX_AGAIN) {
+            break;
+        }
+    }
+
+    (void) ngx_rt_resp_feed(&resp, (u_char *) ":1\r\n", 4);
+
+    buf[0] = '\0';
+
+    while (ngx_rt_resp_next(&resp, &reply) == NGX_OK) {
+        show(reply, buf, sizeof(buf));
+        ngx_rt_resp_free(reply);
+    }
+
+    is_mem(buf, strlen(buf), "((\"1-1\"nil):1)", 14, "a million fields");
+    ok(most < 100, "held: %d", (int) most);
+
+    ngx_rt_resp_done(&resp);
+}
+
+
 static void
 test_endless(void)
 {
@@ -271,6 +407,8 @@ main(void)
     TEST("*999999999999999999999999999999999999\r\n", "!too long a length");
 
     test_large();
+    test_bounded();
+    test_held();
     test_endless();
 
     done_testing();

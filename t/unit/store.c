@@ -27,6 +27,7 @@ static void order_note(int what, const volatile void *at, int order);
     (order_note(FENCE, NULL, order), __atomic_thread_fence(order))
 
 #include "../../ngx_rt_module/ngx_rt_hash.c"
+#include "../../ngx_rt_module/ngx_rt_sid.c"
 #include "../../ngx_rt_module/ngx_rt_message.c"
 #include "../../ngx_rt_module/ngx_rt_log.c"
 #include "../../ngx_rt_module/ngx_rt_retain.c"
@@ -139,7 +140,7 @@ open_store(ngx_rt_store_t *st, void *mem)
 static ngx_int_t
 publish(ngx_rt_store_t *st, ngx_uint_t channel, ngx_uint_t n, uint64_t *seq)
 {
-    u_char            name[32], data[64], digest[NGX_RT_DIGEST_LEN];
+    u_char            name[32], data[64], digest[NGX_RT_TAG_LEN];
     ngx_str_t         ch;
     ngx_rt_message_t  msg;
 
@@ -152,6 +153,7 @@ publish(ngx_rt_store_t *st, ngx_uint_t channel, ngx_uint_t n, uint64_t *seq)
     msg.data.len = snprintf((char *) data, sizeof(data), "%u/%u",
                             (unsigned) channel, (unsigned) n);
 
+    memset(digest, 0, sizeof(digest));
     ngx_rt_message_digest(&ch, &msg, digest);
 
     return ngx_rt_store_publish(st, 0, &ch, &msg, digest, 1000 + n, 1, seq);
@@ -676,7 +678,7 @@ test_owed(void *mem)
     ngx_rt_store_t     store, *st;
     ngx_rt_message_t   msg;
     ngx_rt_record_sh_t  rec;
-    u_char             buf[NGX_RT_CHANNEL_MAX], digest[NGX_RT_DIGEST_LEN];
+    u_char             buf[NGX_RT_CHANNEL_MAX], digest[NGX_RT_TAG_LEN];
 
     st = &store;
     open_store(st, mem);

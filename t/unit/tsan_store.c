@@ -17,6 +17,7 @@
 #pragma GCC diagnostic ignored "-Wtsan"
 
 #include "../../ngx_rt_module/ngx_rt_hash.c"
+#include "../../ngx_rt_module/ngx_rt_sid.c"
 #include "../../ngx_rt_module/ngx_rt_message.c"
 #include "../../ngx_rt_module/ngx_rt_log.c"
 #include "../../ngx_rt_module/ngx_rt_retain.c"
@@ -170,7 +171,7 @@ latest_locked(ngx_uint_t channel)
 static void
 publish(ngx_uint_t channel, unsigned *seed)
 {
-    u_char            buf[32], digest[NGX_RT_DIGEST_LEN];
+    u_char            buf[32], digest[NGX_RT_TAG_LEN];
     head_t            head;
     size_t            i;
     uint64_t          seq;
@@ -231,7 +232,7 @@ feed(unsigned *seed)
         break;
 
     case 2:
-        while (ngx_rt_store_want(st, term, buf, &len) == NGX_OK) {
+        while (ngx_rt_store_want(st, term, buf, &len, NULL) == NGX_OK) {
             /* void */
         }
         break;
@@ -397,7 +398,7 @@ poller(void *data)
 
         if (rec.seq != view.msg_seq || rec.type != NGX_RT_MESSAGE
             || (size_t) rec.data_len + rec.event_len > sizeof(body)
-            || rec.digest[0] != view.digest[0])
+            || rec.tag[0] != view.tag[0])
         {
             r->strange++;
             continue;

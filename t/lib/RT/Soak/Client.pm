@@ -221,12 +221,13 @@ sub gap ($self, $data, $now) {
     return if $self->{skips} && $reason eq 'slow client';
     return if $self->{excused} > $now;
     my $since = ($self->{last_at} // $self->{since}) - 0.5;
-    return if $reason eq 'feed' && $soak->{permitted} >= $since;
+    my $may = $reason eq 'feed' && !$soak->strict;
+    return if $may && $soak->{permitted} >= $since;
 
     # that a hand-over failed is read in the log, after this
     my @trail = @{$self->{trail}};
     $self->{loop}->at($now + 1.5, sub ($then) {
-        return if $reason eq 'feed' && $soak->{permitted} >= $since;
+        return if $may && $soak->{permitted} >= $since;
         local $self->{trail} = \@trail;
         $self->finding(sprintf "a gap of %s, '%s', at %.3f, though nothing "
             . 'was cut since %.3f', $channel, $reason, $now - $soak->{start},

@@ -1,0 +1,250 @@
+
+/*
+ * Copyright (C) 2026 ngx_rt contributors
+ *
+ * The version of what a request asks for: read from the table without a lock,
+ * compared with what the client has, told as its ETag.
+ */
+
+
+#include <ngx_http_rt.h>
+
+
+static ngx_int_t ngx_http_rt_version_places(ngx_http_request_t *r,
+    ngx_http_rt_ctx_t *ctx, ngx_http_rt_version_t *v);
+static ngx_uint_t ngx_http_rt_match_tag(ngx_http_rt_ctx_t *ctx,
+    ngx_http_rt_version_t *v, ngx_str_t *tag);
+
+
+ngx_int_t
+ngx_http_rt_version(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
+    ngx_http_rt_version_t *v)
+{
+    u_char           (*digests)[NGX_RT_DIGEST_LEN];
+    uint64_t         seq, newest;
+    ngx_uint_t       i;
+    ngx_rt_view_t   *view;
+    ngx_rt_store_t  *st;
+
+    st = ctx->hub->store;
+
+    ngx_memzero(v, sizeof(ngx_http_rt_version_t));
+
+    /* a poll that waits comes here often: the room is the same */
+
+    if (ctx->views == NULL) {
+        ctx->views = ngx_palloc(r->pool, ctx->nchannels
+                                         * (sizeof(ngx_rt_view_t)
+                                            + NGX_RT_DIGEST_LEN));
+        if (ctx->views == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    v->views = ctx->views;
+
+    digests = (void *) (v->views + ctx->nchannels);
+    ngx_memzero(digests, ctx->nchannels * NGX_RT_DIGEST_LEN);
+
+    v->confirmed = 1;
+    v->certain = 1;
+    v->fresh = ngx_rt_feed_fresh(st, ngx_current_msec, ctx->hub->conf->stale);
+
+    /* before any channel is read: what changes meanwhile has a larger seq */
+
+    seq = ngx_rt_store_seq(st);
+    newest = 0;
+
+    for (i = 0; i < ctx->nchannels; i++) {
+        view = &v->views[i];
+
+        if (ngx_rt_hub_look(ctx->hub, &ctx->channels[i], view) != NGX_OK) {
+            ngx_memzero(view, sizeof(ngx_rt_view_t));
+            v->confirmed = 0;
+            v->certain = 0;
+            continue;
+        }
+
+        if (ctx->nchannels == 1) {
+            seq = view->version;
+        }
+
+        v->version = ngx_max(v->version, view->version);
+        v->confirmed &= view->confirmed;
+
+        if (view->msg_seq == 0) {
+            v->certain = 0;
+            continue;
+        }
+
+        v->known = 1;
+        v->certain &= ngx_rt_view_certain(view) ? 1 : 0;
+
+        ngx_memcpy(digests[i], view->tag, NGX_RT_DIGEST_LEN);
+
+        if (view->msg_seq > newest) {
+            newest = view->msg_seq;
+            ngx_memcpy(v->cursor.digest, view->tag, NGX_RT_DIGEST_LEN);
+        }
+    }
+
+    if (st->stream) {
+        return ngx_http_rt_version_places(r, ctx, v);
+    }
+
+    v->cursor.epoch = st->sh->epoch;
+    v->cursor.seq = ngx_min(seq, v->version);
+    v->cursor.digested = v->known;
+
+    if (ctx->nchannels > 1 && v->known) {
+        v->cursor.grouped = 1;
+        ngx_rt_group_digest((const u_char (*)[NGX_RT_DIGEST_LEN]) digests,
+                            ctx->nchannels, v->cursor.group);
+    }
+
+    return NGX_OK;
+}
+
+
+/* of streams it is the places that the node has reached; 0-0 where it has none
+ * yet, for a client that has seen nothing */
+
+static ngx_int_t
+ngx_http_rt_version_places(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
+    ngx_http_rt_version_t *v)
+{
+    u_char          *p;
+    ngx_uint_t       i, n;
+    ngx_rt_place_t  *places;
+
+    n = ctx->nchannels;
+
+    places = ngx_pcalloc(r->pool, n * sizeof(ngx_rt_place_t));
+    p = ngx_pnalloc(r->pool, ngx_rt_places_len(n));
+
+    if (places == NULL || p == NULL) {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < n; i++) {
+        places[i].known = 1;
+        ngx_memcpy(places[i].tag, v->views[i].tag, NGX_RT_TAG_LEN);
+    }
+
+    v->text.data = p;
+    v->text.len = ngx_rt_places_format(p, places, n,
+                                       ngx_rt_places_set(ctx->channels, n))
+                  - p;
+
+    return NGX_OK;
+}
+
+
+ngx_uint_t
+ngx_http_rt_match(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
+    ngx_http_rt_version_t *v)
+{
+    ngx_int_t   rc;
+    ngx_str_t   list, tag, *value;
+
+    value = ngx_http_rt_header_in(r, "if-none-match",
+                                  sizeof("if-none-match") - 1);
+
+    if (value == NULL || !v->fresh || r != r->main || ngx_http_rt_instead(r)) {
+        return 0;
+    }
+
+    list = *value;
+
+    for ( ;; ) {
+        rc = ngx_rt_etag_next(&list, &tag);
+
+        if (rc == NGX_DECLINED) {
+            return v->known;
+        }
+
+        if (rc != NGX_OK) {
+            return 0;
+        }
+
+        if (ngx_http_rt_match_tag(ctx, v, &tag)) {
+            return 1;
+        }
+    }
+}
+
+
+static ngx_uint_t
+ngx_http_rt_match_tag(ngx_http_rt_ctx_t *ctx, ngx_http_rt_version_t *v,
+    ngx_str_t *tag)
+{
+    ngx_rt_cursor_t  c;
+
+    if (ctx->hub->store->stream) {
+        return v->confirmed && tag->len == v->text.len
+               && ngx_memcmp(tag->data, v->text.data, tag->len) == 0;
+    }
+
+    if (ngx_rt_cursor_parse(&c, tag->data, tag->len) != NGX_OK) {
+        return 0;
+    }
+
+    if (v->confirmed && c.epoch == v->cursor.epoch && c.seq >= v->version) {
+        return 1;
+    }
+
+    return v->certain && c.digested && c.grouped == v->cursor.grouped
+           && (v->cursor.grouped
+               ? ngx_memcmp(c.group, v->cursor.group, NGX_RT_DIGEST_LEN)
+               : ngx_memcmp(c.digest, v->cursor.digest, NGX_RT_DIGEST_LEN))
+              == 0;
+}
+
+
+ngx_int_t
+ngx_http_rt_etag(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
+    ngx_http_rt_version_t *v)
+{
+    u_char           *p;
+    ngx_table_elt_t  *h;
+
+    p = ngx_pnalloc(r->pool, ngx_max(NGX_RT_CURSOR_LEN, v->text.len) + 2);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    ctx->version.data = p + 1;
+
+    if (v->text.len) {
+        ctx->version.len = v->text.len;
+        ngx_memcpy(p + 1, v->text.data, v->text.len);
+
+    } else {
+        ctx->version.len = ngx_rt_cursor_format(p + 1, &v->cursor) - (p + 1);
+    }
+
+    if (ngx_http_rt_instead(r)) {
+        return NGX_OK;
+    }
+
+    p[0] = '"';
+    p[ctx->version.len + 1] = '"';
+
+    h = ngx_list_push(&r->headers_out.headers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    h->hash = 1;
+    ngx_str_set(&h->key, "ETag");
+    h->value.data = p;
+    h->value.len = ctx->version.len + 2;
+
+#if (nginx_version >= 1023000)
+    h->next = NULL;
+#endif
+
+    r->headers_out.etag = h;
+
+    return NGX_OK;
+}
