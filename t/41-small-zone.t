@@ -185,4 +185,37 @@ for my $hub ('mem', 'app') {
     $sse->close;
 }
 
+# More channels with streams than there is room for: one takes the place of
+# another, of which this worker has streams, too.  Who has lost its channel is
+# told so, and heard again when there is room.
+
+subtest 'a channel that is watched gives way to another one' => sub {
+    my $n = 1500;
+    my $ngx = RT::Nginx->new(workers => 1,
+        http => 'rt_hub app { zone 640k; message_max 1k; history 1; }',
+        server => <<'END');
+        location ~ ^/rt/(?<channel>.+)$ { rt_subscribe app $channel; }
+        location ~ ^/to/(?<channel>.+)$ { rt_publish app $channel; }
+        location /status { rt_status json; }
+END
+    my @sse;
+    for (1 .. $n) {
+        push @sse, RT::SSE->new($ngx, "/rt/c$_", wait_head => 0);
+        RT::SSE::pump(0, @sse) if $_ % 50 == 0;
+    }
+    wait_for { RT::SSE::pump(0.02, @sse); !grep { !$_->{head} } @sse } 10,
+        'all are open';
+    my $hub = decode_json(get($ngx, '/status')->body)->{hubs}[0];
+    cmp_ok($hub->{evicted}, '>', 0, "$hub->{evicted} had to give way");
+    my ($k, @deaf) = 0;
+    wait_ok {
+        post($ngx, '/to/c' . (1 + $k++ % $n), 'x') for 1 .. 30;
+        RT::SSE::pump(0.001, @sse);
+        @deaf = grep { !@{$_->{events}} } @sse;
+        !@deaf;
+    } 20, 'each of the streams got a message or was told' or
+        diag(scalar(@deaf), ' are deaf');
+    $_->close for @sse;
+};
+
 done_testing;
