@@ -99,7 +99,9 @@ sub cut ($self, $until, $delay, $pid = 0) {
 sub run ($self) {
     my $opt = $self->{opt};
     $self->{random} = RT::Soak::Random->new($self->{seed} * 2 + 1);
-    $self->{ledger} = RT::Soak::Ledger->new($self->{random},
+    # what a stream keeps Redis reads again at each restart
+    my $part = $self->{source} eq 'stream' && $opt->{minutes} > 5 ? 0.1 : 1;
+    $self->{ledger} = RT::Soak::Ledger->new($self->{random}, $part,
         sub ($text) { $self->finding($text) });
     $self->{faults} = RT::Soak::Faults->new($self,
         RT::Soak::Random->new($self->{seed} * 2));

@@ -13,12 +13,14 @@ use Digest::MD5 qw(md5_hex);
 
 use constant { UNKNOWN => 0, PUBLISHED => 1, REFUSED => 2 };
 
-sub new ($class, $random, $on_finding) {
+# part: of the sizes below
+sub new ($class, $random, $part, $on_finding) {
     # all bytes but CR, which ends a line as LF does and comes back as one
     my $pad = join '', map { my $byte = int $random->next * 256;
         chr($byte == 13 ? 10 : $byte) } 1 .. 4096;
     return bless { pad => $pad x 32, random => $random, channels => {},
-        finding => $on_finding, sent => 0, published => 0 }, $class;
+        part => $part, finding => $on_finding, sent => 0, published => 0 },
+        $class;
 }
 
 # sizes from one byte to 8 KB, small ones more often, now and then 60 KB
@@ -30,6 +32,7 @@ sub compose ($self, $channel, $now) {
     my $r = $self->{random}->next;
     my $length = $self->{random}->next < 0.004 ? 60_000
         : 1 + int 8191 * $r * $r * $r;
+    $length = 1 + int $length * $self->{part};
     my $body = substr $self->{pad}, int(4096 * $self->{random}->next), $length;
     $c->{state}[$n] = UNKNOWN;
     $c->{at}[$n] = $now;
