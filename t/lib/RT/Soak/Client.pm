@@ -288,7 +288,10 @@ sub leave ($self) {
 sub answer ($self, $status, $headers, $body, $sent, $now) {
     my $soak = $self->{soak};
     my ($ledger, $channel) = ($soak->{ledger}, $self->{channel});
-    my $newest = $ledger->seen_by($channel, $sent - 1);
+    # a client that was filled from its stream may know more than the node, as
+    # long as this one can't read on
+    my $newest = $soak->{source} eq 'stream' && $soak->{permitted} >= $sent - 3
+        ? 0 : $ledger->seen_by($channel, $sent - 1);
     if ($soak->{permitted} < $sent - 3 || $soak->{source} eq 'embedded') {
         my $told = $ledger->told_by($channel, $sent - 1.5);
         $newest = $told if $told > $newest;
