@@ -22,6 +22,7 @@ void ngx_rt_fault(const char *name);
 void __real_ngx_setproctitle(char *title);
 void __wrap_ngx_setproctitle(char *title);
 
+static int asan_fault_take(const char *rest);
 static void asan_exit(void);
 
 
@@ -47,16 +48,17 @@ asan_init(void)
 
 
 /*
- * NGX_RT_FAULT in ngx_rt_base.h.  RT_FAULT of the environment names a file.
- * The first process to come to the place whose name is in it takes the file
- * away and dies there, at once.
+ * NGX_RT_FAULT in ngx_rt_base.h.  RT_FAULT of the environment names a file, in
+ * which are names of places, one a line.  The first process to come to the
+ * place of the first line takes that line away, the file with the last one,
+ * and dies there, at once.
  */
 
 void
 ngx_rt_fault(const char *name)
 {
     int      fd, err;
-    char     place[64];
+    char    *rest, places[256];
     ssize_t  n;
 
     if (asan_fault_file[0] == '\0') {
@@ -68,19 +70,62 @@ ngx_rt_fault(const char *name)
     fd = open(asan_fault_file, O_RDONLY|O_CLOEXEC);
 
     if (fd != -1) {
-        n = read(fd, place, sizeof(place) - 1);
+        n = read(fd, places, sizeof(places) - 1);
         (void) close(fd);
     }
 
     if (n > 0) {
-        place[n] = '\0';
+        places[n] = '\0';
+        rest = strchr(places, '\n');
 
-        if (strcmp(place, name) == 0 && unlink(asan_fault_file) == 0) {
+        if (rest) {
+            *rest++ = '\0';
+        }
+
+        if (strcmp(places, name) == 0 && asan_fault_take(rest) == 0) {
             (void) kill(getpid(), SIGKILL);
         }
     }
 
     errno = err;
+}
+
+
+/* 0: taken by this process, and the file is what remains to be awaited */
+
+static int
+asan_fault_take(const char *rest)
+{
+    int   fd;
+    char  own[NGX_MAX_PATH + 16];
+
+    (void) snprintf(own, sizeof(own), "%s.%d", asan_fault_file,
+                    (int) getpid());
+
+    /* of several only one can rename it */
+
+    if (rename(asan_fault_file, own) != 0) {
+        return -1;
+    }
+
+    if (rest == NULL || *rest == '\0') {
+        return unlink(own);
+    }
+
+    fd = open(own, O_WRONLY|O_TRUNC|O_CLOEXEC);
+
+    if (fd == -1) {
+        return -1;
+    }
+
+    if (write(fd, rest, strlen(rest)) != (ssize_t) strlen(rest)) {
+        (void) close(fd);
+        return -1;
+    }
+
+    (void) close(fd);
+
+    return rename(own, asan_fault_file);
 }
 
 

@@ -9,7 +9,10 @@ package RT::Storm;
 #         each     => 10,           # clients of each channel
 #         rate     => 200,          # messages a second, over all channels
 #         retry    => 50,           # ms; without: what the stream says
-#         publish  => sub ($channel, $number) { ... });
+#         body     => sub ($number) { ... },
+#                                   # the message, which begins with it;
+#                                   # without: the number alone
+#         publish  => sub ($channel, $body) { ... });
 #                                   # true: taken.  false or dying: perhaps
 #     $storm->open                  # when each has a place
 #     $storm->run($seconds, 5 => sub { ... }, 2 => sub { ... })
@@ -17,7 +20,8 @@ package RT::Storm;
 #                                   # each sub every so many seconds
 #     $storm->until(sub { ... }, $seconds, 'a test')
 #     $storm->finish($seconds)      # a test: everybody gets new messages
-#     my $v = $storm->verdict       # {sent, lost, back, gaps, connects}
+#     my $v = $storm->verdict       # {sent, lost, back, gaps, connects, bad}
+#     $storm->of(qr/x/)->verdict    # of the channels that match alone
 #     $storm->close
 #
 # Each channel has its own numbers from 0 on.  lost: messages that were taken
@@ -32,10 +36,11 @@ sub new ($class, $target, %opt) {
     my $self = bless { path => '/rt/', each => 1, rate => 200, %opt,
         target => $target, next => {}, taken => {}, clients => [],
         turn => 0 }, $class;
+    $self->{body} //= sub ($n) { $n };
     for my $channel (@{$self->{channels}}) {
         $self->{next}{$channel} = 0;
         push @{$self->{clients}}, map { { channel => $channel, next => 0,
-            back => 0, gaps => [], missing => [], connects => 0 } }
+            back => 0, gaps => [], missing => [], connects => 0, bad => 0 } }
             1 .. $self->{each};
     }
     return $self;
@@ -57,7 +62,11 @@ sub _event ($self, $c, $e) {
         $c->{told} = 1;
         return;
     }
-    my $n = $e->{data};
+    my ($n) = $e->{data} =~ /^(\d+)/;
+    if (!defined $n || $e->{data} ne $self->{body}->($n)) {
+        $c->{bad}++;
+        return;
+    }
     if ($n < $c->{next}) {
         $c->{back}++;
         return;
@@ -93,7 +102,7 @@ sub _read ($self, $seconds) {
 sub _publish ($self, $channel) {
     my $n = $self->{next}{$channel}++;
     $self->{taken}{$channel}[$n] =
-        eval { $self->{publish}->($channel, $n) } ? 1 : 0;
+        eval { $self->{publish}->($channel, $self->{body}->($n)) } ? 1 : 0;
 }
 
 sub _turn ($self) {
@@ -175,16 +184,21 @@ sub finish ($self, $seconds = 10) {
     return RT::is(scalar @left, 0, 'all clients have the newest messages');
 }
 
+sub of ($self, $channels) {
+    my @of = grep { $_->{channel} =~ $channels } @{$self->{clients}};
+    return bless { %$self, clients => \@of }, ref $self;
+}
+
 sub verdict ($self) {
-    my %v = (sent => 0, lost => 0, back => 0, gaps => 0, connects => 0,
-             clients => scalar @{$self->{clients}});
+    my %v = (sent => 0, lost => 0, back => 0, bad => 0, gaps => 0,
+             connects => 0, clients => scalar @{$self->{clients}});
     $v{sent} += $_ for values %{$self->{next}};
     for my $c (@{$self->{clients}}) {
         my @lost = grep { $self->{taken}{$c->{channel}}[$_] } @{$c->{missing}};
         RT::diag("$c->{channel}: lost in silence: "
             . join ' ', splice @{[@lost]}, 0, 10) if @lost && !$v{lost};
         $v{lost} += @lost;
-        $v{back} += $c->{back};
+        $v{$_} += $c->{$_} for qw(back bad);
         $v{gaps} += @{$c->{gaps}};
         $v{connects} += $c->{connects};
     }
@@ -208,6 +222,7 @@ sub judge ($self, $what, $gaps = undef) {
     RT::is($v->{lost}, 0, "$what: $v->{sent} messages, $v->{clients} clients, "
         . "$v->{connects} connections: none lost in silence");
     RT::is($v->{back}, 0, "$what: none twice, none out of order");
+    RT::is($v->{bad}, 0, "$what: each as it was published");
     RT::cmp_ok($v->{gaps}, '<=', $gaps, "$what: gaps")
         if defined $gaps;
     RT::note("$what: $v->{gaps} gaps (" . $self->reasons . ')');
