@@ -520,8 +520,12 @@ ngx_rt_replay_channel(ngx_rt_subscriber_t *sub, ngx_rt_link_t *link,
             return NGX_ERROR;
         }
 
+        /* if the next cut is to be confirmed yet, the log will tell it; but
+         * what came after the last one does not wait for that */
+
         if (sub->seq < view.confirm_seq && view.confirm_seq <= hub->seq
-            && view.confirm_seq != view.floor && view.confirmed
+            && view.confirm_seq != view.floor
+            && (view.confirmed || view.msg_seq > view.confirm_seq)
             && ngx_rt_replay_gap_item(items, link, view.confirm_seq,
                                       NGX_RT_GAP_FEED)
                != NGX_OK)
@@ -530,7 +534,8 @@ ngx_rt_replay_channel(ngx_rt_subscriber_t *sub, ngx_rt_link_t *link,
         }
 
     } else if (n > 0 && offs[max + first] < view.confirm_seq
-               && view.confirm_seq <= hub->seq && view.confirmed
+               && view.confirm_seq <= hub->seq
+               && (view.confirmed || view.msg_seq > view.confirm_seq)
                && ngx_rt_replay_gap_item(items, link, view.confirm_seq,
                                          NGX_RT_GAP_FEED)
                   != NGX_OK)

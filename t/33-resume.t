@@ -149,4 +149,48 @@ is(join(' ', map { $_->{event} eq 'rt.gap' ? 'gap' : substr $_->{data}, 0, 1 }
     @got), '1 gap 4 5 6 7', 'what is dropped meanwhile is told');
 $lazy->close;
 
+# Two cuts one after the other: a message lost before the first, one stored
+# between them, and the second not confirmed yet.
+
+subtest 'a client that comes back while the channel is subscribed again' => sub {
+    my $redis = RT::Redis->new;
+    my $ngx = RT::Nginx->new(redis => $redis, http => <<'END',
+        rt_hub app { redis %%REDIS%%; redis_reconnect 10ms 20ms; }
+END
+        server => <<'END');
+        location = /new { rt_subscribe app c; rt_start history; }
+        location / { rt_subscribe app c; }
+END
+    my $sse = RT::SSE->new($ngx, '/');
+    $redis->wait_sub('c');
+    $redis->publish(c => 'before');
+    $sse->expect('before');
+    my $last = $sse->last_id;
+    $sse->close;
+
+    my (undef, $heard) = $redis->pipeline([CLIENT => KILL => TYPE => 'pubsub'],
+        [PUBLISH => c => 'lost']);
+    is($heard, 0, 'one message is lost');
+    $redis->wait_sub('c');
+    wait_for { my $etag = get($ngx, '/')->header('ETag');
+        $etag && get($ngx, '/', headers => ['If-None-Match' => $etag])->status
+            == 304 } 5, 'certain again';
+    $redis->publish(c => 'between');
+    wait_for { get($ngx, '/')->body eq 'between' } 5, 'one comes after it';
+
+    # whoever is subscribed is thrown out, and then denied
+    $redis->cmd(ACL => SETUSER => 'default', 'resetchannels');
+    $ngx->wait_log(qr/channel "c" denied/);
+    my $told = sub ($sse) {
+        return join ' ', map { $_->{event} eq 'rt.gap' ? 'gap' : $_->{data} }
+            $sse->wait(2);
+    };
+    is($told->(RT::SSE->new($ngx, '/', last => $last)), 'gap between',
+        'the gap is told before what came after it');
+    $sse = RT::SSE->new($ngx, '/new');
+    is(join(' ', map { $_->{event} eq 'rt.gap' ? 'gap' : $_->{data} }
+            $sse->wait(3)), 'before gap between', 'and to one that begins');
+    $redis->cmd(ACL => SETUSER => 'default', 'allchannels');
+};
+
 done_testing;
