@@ -137,6 +137,15 @@ ngx_rt_proof_verify(ngx_rt_streams_t *ss, ngx_rt_stream_t *s,
 
     proven = ngx_rt_proof_proven(s, &info, present, newer, countable);
 
+    if (!proven && !s->counted && got
+        && ngx_rt_proof_id(list, present, tag) == NGX_OK)
+    {
+        /* a place after a gap is that of no entry; a feeder that comes then
+         * has no count, but there is no id between it and this one */
+
+        proven = ngx_rt_sid_adjacent(s->tag, tag);
+    }
+
     if (proven && ngx_rt_sid_cmp(s->seen, s->tag) > 0) {
         proven = got
                  && ngx_rt_proof_id(list, present, tag) == NGX_OK
