@@ -4,7 +4,7 @@
 #
 #   asan    $BUILD/asan/nginx: AddressSanitizer, UndefinedBehaviorSanitizer
 #           in the module, debug allocators, fault points (t/lib/asan.c);
-#           what t/90-asan.t runs
+#           what t/90-asan.t and t/92-faults.t run
 #   static  $BUILD/static/nginx: the flags of the dynamic module; checks that
 #           the module linked statically works
 
