@@ -152,7 +152,7 @@ $lazy->close;
 # Two cuts one after the other: a message lost before the first, one stored
 # between them, and the second not confirmed yet.
 
-subtest 'a client that comes back while the channel is subscribed again' => sub {
+subtest 'a client that comes back while its channel is denied' => sub {
     my $redis = RT::Redis->new;
     my $ngx = RT::Nginx->new(redis => $redis, http => <<'END',
         rt_hub app { redis %%REDIS%%; redis_reconnect 10ms 20ms; }
@@ -168,7 +168,8 @@ END
     my $last = $sse->last_id;
     $sse->close;
 
-    my (undef, $heard) = $redis->pipeline([CLIENT => KILL => TYPE => 'pubsub'],
+    my (undef, $heard) = $redis->pipeline(
+        [CLIENT => KILL => TYPE => 'pubsub'],
         [PUBLISH => c => 'lost']);
     is($heard, 0, 'one message is lost');
     $redis->wait_sub('c');
