@@ -288,11 +288,16 @@ sub leave ($self) {
 sub answer ($self, $status, $headers, $body, $sent, $now) {
     my $soak = $self->{soak};
     my ($ledger, $channel) = ($soak->{ledger}, $self->{channel});
-    # a client that was filled from its stream may know more than the node, as
-    # long as this one can't read on
-    my $newest = $soak->{source} eq 'stream' && $soak->{permitted} >= $sent - 3
-        ? 0 : $ledger->seen_by($channel, $sent - 1);
-    if ($soak->{permitted} < $sent - 3 || $soak->{source} eq 'embedded') {
+    # While Redis does not answer nobody reads on in a stream: what it took
+    # just before is not known to the node yet, but to who published it, and to
+    # a client that was filled.
+    my $held = $soak->{source} eq 'stream'
+        && ($soak->{permitted} >= $sent - 3
+            || $soak->{faults}{redis_until} > $sent - 1.5);
+    my $newest = $held ? 0 : $ledger->seen_by($channel, $sent - 1);
+    if (!$held && ($soak->{permitted} < $sent - 3
+                   || $soak->{source} eq 'embedded'))
+    {
         my $told = $ledger->told_by($channel, $sent - 1.5);
         $newest = $told if $told > $newest;
     }
