@@ -1,4 +1,4 @@
-# A short soak: once as always, once as never before.  `make soak` takes its
+# A short soak: twice as always, once as never before.  `make soak` takes its
 # time; see t/lib/RT/Soak.pm for what is done and what is looked at.
 
 use v5.36;
@@ -7,7 +7,9 @@ use lib "$FindBin::Bin/lib";
 use RT;
 use RT::Soak;
 
-for my $case ([pubsub => 91], [embedded => int rand 1_000_000]) {
+for my $case ([pubsub => 91], [stream => 92],
+    [embedded => int rand 1_000_000])
+{
     my ($source, $seed) = @$case;
     subtest "source $source, seed $seed" => sub {
         my $soak = RT::Soak->new(source => $source, seed => $seed, quiet => 1,
