@@ -41,7 +41,22 @@
 
 typedef struct {
     ngx_array_t                   hubs;     /* ngx_rt_hub_conf_t * */
+    ngx_uint_t                    gates;    /* 1: there is an rt_gate */
 } ngx_http_rt_main_conf_t;
+
+
+/* of rt_gate */
+
+#define NGX_HTTP_RT_GATE_PUBLISH  0
+#define NGX_HTTP_RT_GATE_PAYLOAD  1
+
+typedef struct {
+    ngx_rt_hub_conf_t            *hub;
+    ngx_array_t                  *channels; /* ngx_http_complex_value_t */
+    ngx_uint_t                    by;       /* NGX_HTTP_RT_GATE_* */
+    ngx_str_t                     file;     /* where it stands */
+    ngx_uint_t                    line;
+} ngx_http_rt_gate_conf_t;
 
 
 typedef struct {
@@ -52,6 +67,7 @@ typedef struct {
     ngx_rt_hub_conf_t            *hub;      /* of rt_subscribe, rt_publish */
     ngx_array_t                  *channels; /* ngx_http_complex_value_t */
     ngx_uint_t                    status;
+    ngx_http_rt_gate_conf_t      *gate;     /* NULL: none */
 
     ngx_uint_t                    transports;
     ngx_uint_t                    start;    /* NGX_RT_START_* */
@@ -73,7 +89,13 @@ typedef struct {
 
 /* what is known of a request; the variables read it */
 
-typedef struct {
+typedef struct ngx_http_rt_ctx_s  ngx_http_rt_ctx_t;
+
+/* of a request that was held: what it does now */
+typedef ngx_int_t (*ngx_http_rt_resume_pt)(ngx_http_request_t *r,
+    ngx_http_rt_ctx_t *ctx);
+
+struct ngx_http_rt_ctx_s {
     ngx_rt_hub_t                 *hub;
     ngx_uint_t                    nchannels;
     ngx_str_t                    *channels; /* distinct, valid names */
@@ -88,8 +110,12 @@ typedef struct {
     void                         *wait;     /* of a poll, NULL: it did not */
     void                         *views;    /* room for those of a version */
     time_t                        prefer;   /* seconds to wait for a change */
-    unsigned                      asked:1;  /* that was looked for */
-} ngx_http_rt_ctx_t;
+    ngx_http_rt_resume_pt         resume;
+    u_char                       *text;     /* room for version, of a gate */
+    unsigned                      asked:1;  /* prefer was looked for */
+    unsigned                      gated:1;  /* the gate has decided */
+    unsigned                      stamp:1;  /* a 200 gets version as ETag */
+};
 
 
 /* the version of a request's channels, read so that it is never newer than
@@ -196,6 +222,8 @@ char *ngx_http_rt_set_subscribe(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 char *ngx_http_rt_set_publish(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+char *ngx_http_rt_set_gate(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 char *ngx_http_rt_set_status(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 char *ngx_http_rt_set_transport(ngx_conf_t *cf, ngx_command_t *cmd,
@@ -236,6 +264,16 @@ ngx_int_t ngx_http_rt_redis_lookup(ngx_conf_t *cf, ngx_http_rt_hub_t *hub);
 ngx_int_t ngx_http_rt_prepare(ngx_http_request_t *r, ngx_rt_hub_conf_t *hub,
     ngx_array_t *values, ngx_http_rt_ctx_t **ctx, ngx_int_t *status);
 
+/*
+ * The two steps of it, which answer nothing.  NULL: the worker does not serve,
+ * or no memory.  NGX_OK; NGX_DECLINED: a bad name; NGX_ABORT: too many
+ * channels; NGX_ERROR.
+ */
+ngx_http_rt_ctx_t *ngx_http_rt_context(ngx_http_request_t *r,
+    ngx_rt_hub_conf_t *hub);
+ngx_int_t ngx_http_rt_channels(ngx_http_request_t *r, ngx_array_t *values,
+    ngx_http_rt_ctx_t *ctx);
+
 /* answers with a status and one line of text/plain; the handler's result */
 ngx_int_t ngx_http_rt_text(ngx_http_request_t *r, ngx_uint_t status,
     const char *text);
@@ -267,9 +305,21 @@ ngx_int_t ngx_http_rt_version(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
 ngx_uint_t ngx_http_rt_match(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     ngx_http_rt_version_t *version);
 
-/* ETag: "cursor" */
+/* ctx->version, and the ETag unless it is the page of an error */
 ngx_int_t ngx_http_rt_etag(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     ngx_http_rt_version_t *version);
+
+/* ETag: "version"; there must be no other */
+ngx_int_t ngx_http_rt_etag_out(ngx_http_request_t *r, ngx_str_t *version);
+
+/* the next line of a header of nginx's own list, or NULL; before 1.23 nginx
+ * keeps the first */
+#if (nginx_version >= 1023000)
+#define ngx_http_rt_next_line(h)  ((h)->next)
+#else
+#define ngx_http_rt_next_line(h)  NULL
+#endif
+
 
 /* ngx_http_rt_status.c */
 
@@ -302,12 +352,26 @@ ngx_chain_t *ngx_http_rt_status_json(ngx_http_request_t *r,
 
 
 /*
- * ngx_http_rt_wait.c: may a poll wait that would be answered by v, match: with
- * 304?  NGX_DECLINED: no, or not any more; NGX_AGAIN: look at the version
- * again; NGX_DONE: it is held, and ngx_http_rt_poll() will be called again.
+ * ngx_http_rt_wait.c: may a poll, or a request at the gate, wait that would be
+ * answered by v, match: with 304?  NGX_DECLINED: no, or not any more;
+ * NGX_AGAIN: look at the version again; NGX_DONE: it is held, and ctx->resume
+ * will be called.
  */
 ngx_int_t ngx_http_rt_wait(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     ngx_http_rt_version_t *v, ngx_uint_t match);
+
+/* Preference-Applied, where there was a preference */
+ngx_int_t ngx_http_rt_wait_applied(ngx_http_request_t *r,
+    ngx_http_rt_ctx_t *ctx);
+
+
+/* ngx_http_rt_gate.c: of the phase before content; of the header filter,
+ * NGX_OK or NGX_ERROR */
+ngx_int_t ngx_http_rt_gate_handler(ngx_http_request_t *r);
+ngx_int_t ngx_http_rt_gate_filter(ngx_http_request_t *r);
+
+/* the request's context, also after an internal redirect; or NULL */
+ngx_http_rt_ctx_t *ngx_http_rt_gate_ctx(ngx_http_request_t *r);
 
 
 /* The transports: what their handler returns is nginx's to take.  subscribe

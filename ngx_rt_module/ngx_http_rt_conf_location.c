@@ -14,8 +14,8 @@ static char *ngx_http_rt_merge_handler(ngx_conf_t *cf,
     ngx_http_rt_loc_conf_t *prev, ngx_http_rt_loc_conf_t *conf);
 static char *ngx_http_rt_handler(ngx_conf_t *cf, ngx_http_rt_loc_conf_t *rlcf,
     ngx_http_handler_pt handler);
-static char *ngx_http_rt_channels(ngx_conf_t *cf,
-    ngx_http_rt_loc_conf_t *rlcf);
+static char *ngx_http_rt_conf_channels(ngx_conf_t *cf, ngx_uint_t nelts,
+    ngx_rt_hub_conf_t **hub, ngx_array_t **channels, ngx_uint_t max);
 static char *ngx_http_rt_channels_check(ngx_conf_t *cf, ngx_str_t *value,
     ngx_uint_t *n);
 
@@ -47,6 +47,17 @@ static ngx_http_rt_enum_t  ngx_http_rt_status_forms = {
 };
 
 
+static ngx_conf_enum_t  ngx_http_rt_gate_names[] = {
+    { ngx_string("publish"), NGX_HTTP_RT_GATE_PUBLISH },
+    { ngx_string("payload"), NGX_HTTP_RT_GATE_PAYLOAD },
+    { ngx_null_string, 0 }
+};
+
+static ngx_http_rt_enum_t  ngx_http_rt_gate_versions = {
+    "by=publish or by=payload", ngx_http_rt_gate_names
+};
+
+
 void *
 ngx_http_rt_create_loc_conf(ngx_conf_t *cf)
 {
@@ -63,6 +74,7 @@ ngx_http_rt_create_loc_conf(ngx_conf_t *cf)
      *     conf->handler = NULL;
      *     conf->hub = NULL;
      *     conf->channels = NULL;
+     *     conf->gate = NULL;
      *     conf->status = NGX_HTTP_RT_STATUS_AUTO;
      *     conf->transports = 0;
      */
@@ -141,6 +153,18 @@ ngx_http_rt_merge_handler(ngx_conf_t *cf, ngx_http_rt_loc_conf_t *prev,
         return NGX_CONF_ERROR;
     }
 
+    if (clcf->noname && conf->gate == NULL) {
+        conf->gate = prev->gate;
+    }
+
+    if (conf->gate && conf->handler) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"rt_gate\" directive and \"%V\" in one location, "
+                      "each must have a location of its own in %V:%ui",
+                      &conf->directive, &conf->gate->file, conf->gate->line);
+        return NGX_CONF_ERROR;
+    }
+
     if (!clcf->noname || conf->handler || prev->handler == NULL) {
         return NGX_CONF_OK;
     }
@@ -174,7 +198,13 @@ ngx_http_rt_set_subscribe(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     rv = ngx_http_rt_handler(cf, rlcf, ngx_http_rt_subscribe_handler);
 
-    return (rv == NGX_CONF_OK) ? ngx_http_rt_channels(cf, rlcf) : rv;
+    if (rv != NGX_CONF_OK) {
+        return rv;
+    }
+
+    return ngx_http_rt_conf_channels(cf, cf->args->nelts, &rlcf->hub,
+                                     &rlcf->channels,
+                                     NGX_HTTP_RT_MAX_CHANNELS);
 }
 
 
@@ -187,7 +217,69 @@ ngx_http_rt_set_publish(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     rv = ngx_http_rt_handler(cf, rlcf, ngx_http_rt_publish_handler);
 
-    return (rv == NGX_CONF_OK) ? ngx_http_rt_channels(cf, rlcf) : rv;
+    if (rv != NGX_CONF_OK) {
+        return rv;
+    }
+
+    return ngx_http_rt_conf_channels(cf, cf->args->nelts, &rlcf->hub,
+                                     &rlcf->channels, 1);
+}
+
+
+char *
+ngx_http_rt_set_gate(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_rt_loc_conf_t *rlcf = conf;
+
+    ngx_str_t                *value, by;
+    ngx_uint_t                n;
+    ngx_http_rt_gate_conf_t  *gate;
+    ngx_http_rt_main_conf_t  *rmcf;
+
+    if (!(cf->cmd_type
+          & (NGX_HTTP_LOC_CONF|NGX_HTTP_LIF_CONF|NGX_HTTP_LMT_CONF)))
+    {
+        return "is not allowed here, it must stand in a \"location\"";
+    }
+
+    if (rlcf->gate) {
+        return "is duplicate";
+    }
+
+    gate = ngx_pcalloc(cf->pool, sizeof(ngx_http_rt_gate_conf_t));
+    if (gate == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    value = cf->args->elts;
+    n = cf->args->nelts;
+
+    if (ngx_strncmp(value[n - 1].data, "by=", 3) == 0) {
+
+        if (--n == 2) {
+            return "has no channel, it must have at least one";
+        }
+
+        by.data = value[n].data + 3;
+        by.len = value[n].len - 3;
+
+        if (ngx_http_rt_conf_enum(cf, &by, &ngx_http_rt_gate_versions,
+                                  &gate->by)
+            != NGX_OK)
+        {
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    ngx_http_rt_conf_place(cf, &gate->file, &gate->line);
+
+    rmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_rt_module);
+
+    rmcf->gates = 1;
+    rlcf->gate = gate;
+
+    return ngx_http_rt_conf_channels(cf, n, &gate->hub, &gate->channels,
+                                     NGX_HTTP_RT_MAX_CHANNELS);
 }
 
 
@@ -263,10 +355,12 @@ ngx_http_rt_handler(ngx_conf_t *cf, ngx_http_rt_loc_conf_t *rlcf,
 }
 
 
-/* hub channel ...; names without variables are checked now */
+/* of a directive's first nelts words; names without variables are checked
+ * now */
 
 static char *
-ngx_http_rt_channels(ngx_conf_t *cf, ngx_http_rt_loc_conf_t *rlcf)
+ngx_http_rt_conf_channels(ngx_conf_t *cf, ngx_uint_t nelts,
+    ngx_rt_hub_conf_t **hub, ngx_array_t **channels, ngx_uint_t max)
 {
     ngx_str_t                         *value;
     ngx_uint_t                         i, n;
@@ -275,22 +369,22 @@ ngx_http_rt_channels(ngx_conf_t *cf, ngx_http_rt_loc_conf_t *rlcf)
 
     value = cf->args->elts;
 
-    rlcf->hub = ngx_http_rt_hub_ref(cf, &value[1]);
-    if (rlcf->hub == NULL) {
+    *hub = ngx_http_rt_hub_ref(cf, &value[1]);
+    if (*hub == NULL) {
         return NGX_CONF_ERROR;
     }
 
-    rlcf->channels = ngx_array_create(cf->pool, cf->args->nelts - 2,
-                                      sizeof(ngx_http_complex_value_t));
-    if (rlcf->channels == NULL) {
+    *channels = ngx_array_create(cf->pool, nelts - 2,
+                                 sizeof(ngx_http_complex_value_t));
+    if (*channels == NULL) {
         return NGX_CONF_ERROR;
     }
 
     n = 0;
 
-    for (i = 2; i < cf->args->nelts; i++) {
+    for (i = 2; i < nelts; i++) {
 
-        cv = ngx_array_push(rlcf->channels);
+        cv = ngx_array_push(*channels);
         if (cv == NULL) {
             return NGX_CONF_ERROR;
         }
@@ -315,12 +409,9 @@ ngx_http_rt_channels(ngx_conf_t *cf, ngx_http_rt_loc_conf_t *rlcf)
         }
     }
 
-    if (n > NGX_HTTP_RT_MAX_CHANNELS) {
-        return "has too many channels, it must have at most 32";
-    }
-
-    if (n > 1 && rlcf->handler == ngx_http_rt_publish_handler) {
-        return "has too many channels, it must have one";
+    if (n > max) {
+        return (max == 1) ? "has too many channels, it must have one"
+                          : "has too many channels, it must have at most 32";
     }
 
     return NGX_CONF_OK;

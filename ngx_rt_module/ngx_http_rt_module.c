@@ -22,6 +22,8 @@
 
 static ngx_int_t ngx_http_rt_add_variables(ngx_conf_t *cf);
 static ngx_int_t ngx_http_rt_postconfiguration(ngx_conf_t *cf);
+static ngx_int_t ngx_http_rt_gates(ngx_conf_t *cf);
+static ngx_int_t ngx_http_rt_header_filter(ngx_http_request_t *r);
 static void *ngx_http_rt_create_main_conf(ngx_conf_t *cf);
 
 static ngx_int_t ngx_http_rt_variable(ngx_http_request_t *r,
@@ -37,6 +39,9 @@ static ngx_rt_hub_conf_t **ngx_http_rt_hubs(ngx_cycle_t *cycle,
 static ngx_uint_t ngx_http_rt_serves(void);
 static void ngx_http_rt_wake(void);
 static void ngx_http_rt_quit(void);
+
+
+static ngx_http_output_header_filter_pt  ngx_http_rt_next_header_filter;
 
 
 static ngx_http_rt_number_t  ngx_http_rt_heartbeat = {
@@ -132,6 +137,13 @@ static ngx_command_t  ngx_http_rt_commands[] = {
     { ngx_string("rt_publish"),
       NGX_HTTP_RT_HANDLER_CONF|NGX_CONF_TAKE2,
       ngx_http_rt_set_publish,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("rt_gate"),
+      NGX_HTTP_RT_HANDLER_CONF|NGX_CONF_2MORE,
+      ngx_http_rt_set_gate,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
@@ -329,7 +341,50 @@ ngx_http_rt_add_variables(ngx_conf_t *cf)
 static ngx_int_t
 ngx_http_rt_postconfiguration(ngx_conf_t *cf)
 {
+    ngx_http_rt_main_conf_t  *rmcf;
+
+    rmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_rt_module);
+
+    if (rmcf->gates && ngx_http_rt_gates(cf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     return ngx_http_rt_hubs_done(cf);
+}
+
+
+/* requests pay for gates only where there are some */
+
+static ngx_int_t
+ngx_http_rt_gates(ngx_conf_t *cf)
+{
+    ngx_http_handler_pt        *h;
+    ngx_http_core_main_conf_t  *cmcf;
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
+
+    h = ngx_array_push(&cmcf->phases[NGX_HTTP_PRECONTENT_PHASE].handlers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    *h = ngx_http_rt_gate_handler;
+
+    ngx_http_rt_next_header_filter = ngx_http_top_header_filter;
+    ngx_http_top_header_filter = ngx_http_rt_header_filter;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_rt_header_filter(ngx_http_request_t *r)
+{
+    if (ngx_http_rt_gate_filter(r) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_rt_next_header_filter(r);
 }
 
 
@@ -362,7 +417,7 @@ ngx_http_rt_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     const char         *text;
     ngx_http_rt_ctx_t  *ctx;
 
-    ctx = ngx_http_get_module_ctx(r, ngx_http_rt_module);
+    ctx = ngx_http_rt_gate_ctx(r);
 
     if (ctx == NULL) {
         v->not_found = 1;

@@ -43,6 +43,8 @@ ngx_http_rt_poll(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
     ngx_uint_t             tries, match;
     ngx_http_rt_version_t  v;
 
+    ctx->resume = ngx_http_rt_poll;
+
     for (tries = 0; tries < NGX_HTTP_RT_POLL_TRIES; tries++) {
 
         if (ngx_http_rt_version(r, ctx, &v) != NGX_OK) {
@@ -144,19 +146,7 @@ ngx_http_rt_poll_headers(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
         return NGX_ERROR;
     }
 
-    if (ctx->prefer == 0) {
-        return NGX_OK;
-    }
-
-    p = ngx_pnalloc(r->pool, sizeof("wait=") - 1 + NGX_TIME_T_LEN);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    value.data = p;
-    value.len = ngx_sprintf(p, "wait=%T", ctx->prefer) - p;
-
-    return ngx_http_rt_header_out(r, "Preference-Applied", &value);
+    return ngx_http_rt_wait_applied(r, ctx);
 }
 
 

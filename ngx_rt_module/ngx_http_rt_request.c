@@ -13,10 +13,6 @@
 #define NGX_HTTP_RT_NOT_ACCEPTABLE  406
 
 
-static ngx_http_rt_ctx_t *ngx_http_rt_context(ngx_http_request_t *r,
-    ngx_rt_hub_conf_t *hub);
-static ngx_int_t ngx_http_rt_channels(ngx_http_request_t *r,
-    ngx_array_t *values, ngx_http_rt_ctx_t *ctx);
 static ngx_int_t ngx_http_rt_channel_add(ngx_http_rt_ctx_t *ctx,
     ngx_str_t *name);
 static ngx_uint_t ngx_http_rt_has_error_page(ngx_http_request_t *r,
@@ -119,7 +115,7 @@ ngx_http_rt_prepare(ngx_http_request_t *r, ngx_rt_hub_conf_t *hub,
 }
 
 
-static ngx_http_rt_ctx_t *
+ngx_http_rt_ctx_t *
 ngx_http_rt_context(ngx_http_request_t *r, ngx_rt_hub_conf_t *hub)
 {
     ngx_http_rt_ctx_t  *ctx;
@@ -143,16 +139,17 @@ ngx_http_rt_context(ngx_http_request_t *r, ngx_rt_hub_conf_t *hub)
     ctx->nchannels = 0;
     ctx->wait = NULL;
     ctx->views = NULL;
+    ctx->text = NULL;
     ctx->prefer = 0;
     ctx->asked = 0;
+    ctx->gated = 0;
+    ctx->stamp = 0;
 
     return ctx;
 }
 
 
-/* NGX_DECLINED: a bad name; NGX_ABORT: too many */
-
-static ngx_int_t
+ngx_int_t
 ngx_http_rt_channels(ngx_http_request_t *r, ngx_array_t *values,
     ngx_http_rt_ctx_t *ctx)
 {

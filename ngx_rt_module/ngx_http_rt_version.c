@@ -16,6 +16,10 @@ static ngx_uint_t ngx_http_rt_match_tag(ngx_http_rt_ctx_t *ctx,
     ngx_http_rt_version_t *v, ngx_str_t *tag);
 
 
+#define ngx_http_rt_match_group(a, b)                                         \
+    (ngx_memcmp((a)->group, (b)->group, NGX_RT_DIGEST_LEN) == 0)
+
+
 ngx_int_t
 ngx_http_rt_version(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     ngx_http_rt_version_t *v)
@@ -189,15 +193,22 @@ ngx_http_rt_match_tag(ngx_http_rt_ctx_t *ctx, ngx_http_rt_version_t *v,
         return 0;
     }
 
-    if (v->confirmed && c.epoch == v->cursor.epoch && c.seq >= v->version) {
+    /* a seq alone may be that of other channels: those of a URL may follow
+     * from who asks */
+
+    if (v->confirmed && c.epoch == v->cursor.epoch && c.seq >= v->version
+        && c.digested == v->known
+        && ngx_memcmp(c.digest, v->cursor.digest, NGX_RT_DIGEST_LEN) == 0
+        && (!c.grouped || ngx_http_rt_match_group(&c, &v->cursor)))
+    {
         return 1;
     }
 
     return v->certain && c.digested && c.grouped == v->cursor.grouped
-           && (v->cursor.grouped
-               ? ngx_memcmp(c.group, v->cursor.group, NGX_RT_DIGEST_LEN)
-               : ngx_memcmp(c.digest, v->cursor.digest, NGX_RT_DIGEST_LEN))
-              == 0;
+           && (c.grouped
+               ? ngx_http_rt_match_group(&c, &v->cursor)
+               : ngx_memcmp(c.digest, v->cursor.digest, NGX_RT_DIGEST_LEN)
+                 == 0);
 }
 
 
@@ -205,44 +216,54 @@ ngx_int_t
 ngx_http_rt_etag(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     ngx_http_rt_version_t *v)
 {
-    u_char           *p;
-    ngx_table_elt_t  *h;
-
-    p = ngx_pnalloc(r->pool, ngx_max(NGX_RT_CURSOR_LEN, v->text.len) + 2);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    ctx->version.data = p + 1;
+    u_char  *p;
 
     if (v->text.len) {
-        ctx->version.len = v->text.len;
-        ngx_memcpy(p + 1, v->text.data, v->text.len);
+        ctx->version = v->text;
 
     } else {
-        ctx->version.len = ngx_rt_cursor_format(p + 1, &v->cursor) - (p + 1);
+        p = ngx_pnalloc(r->pool, NGX_RT_CURSOR_LEN);
+        if (p == NULL) {
+            return NGX_ERROR;
+        }
+
+        ctx->version.data = p;
+        ctx->version.len = ngx_rt_cursor_format(p, &v->cursor) - p;
     }
 
     if (ngx_http_rt_instead(r)) {
         return NGX_OK;
     }
 
-    p[0] = '"';
-    p[ctx->version.len + 1] = '"';
+    return ngx_http_rt_etag_out(r, &ctx->version);
+}
 
+
+ngx_int_t
+ngx_http_rt_etag_out(ngx_http_request_t *r, ngx_str_t *version)
+{
+    u_char           *p;
+    ngx_table_elt_t  *h;
+
+    p = ngx_pnalloc(r->pool, version->len + 2);
     h = ngx_list_push(&r->headers_out.headers);
-    if (h == NULL) {
+
+    if (p == NULL || h == NULL) {
         return NGX_ERROR;
     }
 
     h->hash = 1;
     ngx_str_set(&h->key, "ETag");
     h->value.data = p;
-    h->value.len = ctx->version.len + 2;
+    h->value.len = version->len + 2;
 
 #if (nginx_version >= 1023000)
     h->next = NULL;
 #endif
+
+    *p++ = '"';
+    p = ngx_cpymem(p, version->data, version->len);
+    *p = '"';
 
     r->headers_out.etag = h;
 

@@ -2,8 +2,9 @@
 /*
  * Copyright (C) 2026 ngx_rt contributors
  *
- * A poll that waits: held as a subscriber of its channels, and run again as
- * soon as anything happens there, until it has an answer or its time is over.
+ * A poll, or a request at the gate, that waits: held as a subscriber of its
+ * channels, and run again as soon as anything happens there, until it has an
+ * answer or its time is over.
  *
  *     poll --> would say "nothing new" --> subscribe --> poll again, for what
  *               ^                                        came meanwhile: hold
@@ -119,6 +120,9 @@ static ngx_uint_t
 ngx_http_rt_wait_may(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
 {
     return r == r->main && !ngx_http_rt_instead(r) && !r->discard_body
+           && (ctx->transport == NGX_HTTP_RT_POLL
+               || (r->headers_in.content_length_n <= 0
+                   && !r->headers_in.chunked))
            && !ctx->hub->draining;
 }
 
@@ -131,6 +135,7 @@ ngx_http_rt_wait_left(ngx_http_rt_ctx_t *ctx, ngx_http_rt_version_t *v,
 {
     ngx_int_t            left, cold;
     ngx_msec_t           now, most;
+    ngx_uint_t           poll;
     ngx_http_rt_wait_t  *w;
 
     w = ctx->wait;
@@ -139,12 +144,14 @@ ngx_http_rt_wait_left(ngx_http_rt_ctx_t *ctx, ngx_http_rt_version_t *v,
 
     /* Redis away: the usual answer at once, or at the end of the wait */
 
-    if (ctx->prefer && (match || !v->known) && (v->fresh || w)) {
+    poll = (ctx->transport == NGX_HTTP_RT_POLL);
+
+    if (ctx->prefer && (match || (poll && !v->known)) && (v->fresh || w)) {
         left = (ngx_int_t) ctx->prefer * 1000
                - (w ? (ngx_msec_int_t) (now - w->begun) : 0);
     }
 
-    if (ngx_http_rt_poll_cold(ctx, v, w && ctx->prefer)) {
+    if (poll && ngx_http_rt_poll_cold(ctx, v, w && ctx->prefer)) {
 
         if (w && w->cold == 0) {
             w->cold = ngx_max(now, 1);
@@ -273,7 +280,12 @@ ngx_http_rt_wait_hold(ngx_http_rt_wait_t *w, ngx_msec_t left)
     c = r->connection;
 
     w->held = 1;
-    r->main->count++;
+
+    if (w->ctx->transport == NGX_HTTP_RT_POLL) {
+        /* the phase of content takes one away, that of the gate does not */
+        r->main->count++;
+    }
+
     r->read_event_handler = ngx_http_test_reading;
     r->write_event_handler = ngx_http_request_empty_handler;
 
@@ -326,13 +338,21 @@ ngx_http_rt_wait_event(ngx_event_t *ev)
 
     ngx_http_set_log_request(c->log, r);
 
-    rc = ngx_http_rt_poll(r, w->ctx);
+    rc = w->ctx->resume(r, w->ctx);
 
     if (!w->ended) {
         return;
     }
 
-    ngx_http_finalize_request(r, rc);
+    if (rc == NGX_DECLINED) {
+        /* from the gate to the content */
+        r->write_event_handler = ngx_http_core_run_phases;
+        ngx_http_core_run_phases(r);
+
+    } else {
+        ngx_http_finalize_request(r, rc);
+    }
+
     ngx_http_run_posted_requests(c);
 }
 
@@ -401,6 +421,28 @@ ngx_http_rt_wait_drain(ngx_rt_subscriber_t *sub)
 
     w->over = 1;
     ngx_http_rt_wait_wake(sub);
+}
+
+
+ngx_int_t
+ngx_http_rt_wait_applied(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
+{
+    u_char     *p;
+    ngx_str_t   value;
+
+    if (ctx->prefer == 0) {
+        return NGX_OK;
+    }
+
+    p = ngx_pnalloc(r->pool, sizeof("wait=") - 1 + NGX_TIME_T_LEN);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    value.data = p;
+    value.len = ngx_sprintf(p, "wait=%T", ctx->prefer) - p;
+
+    return ngx_http_rt_header_out(r, "Preference-Applied", &value);
 }
 
 

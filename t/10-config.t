@@ -95,6 +95,45 @@ refused('a directive of http in the block',
     qr/unknown directive "root" in "rt_hub" block, it may hold zone, redis,/,
     hub('root html;'));
 
+# the gate
+
+for my $at ('http', 'server', 'if of a server') {
+    my $gate = 'rt_gate app a;';
+    refused("rt_gate in $at",
+        qr/"rt_gate" directive is not allowed here, it must stand in a "location"$place/,
+        $at eq 'http' ? http("$hub $gate") : (http => $hub, server =>
+            $at eq 'server' ? $gate : "if (\$arg_a) { $gate }"));
+}
+refused('rt_gate twice', qr/"rt_gate" directive is duplicate/,
+    location('rt_gate app a; rt_gate app b;'));
+refused('rt_gate without a channel',
+    qr/invalid number of arguments in "rt_gate" directive/,
+    location('rt_gate app;'));
+refused('rt_gate by= alone',
+    qr/"rt_gate" directive has no channel, it must have at least one$place/,
+    location('rt_gate app by=publish;'));
+refused('rt_gate by=time',
+    qr/invalid value "time" in "rt_gate" directive, it must be by=publish or by=payload$place/,
+    location('rt_gate app a by=time;'));
+refused('a gate of a hub that is not defined',
+    qr/unknown hub "nope" in "rt_gate" directive/,
+    location('rt_gate nope a;'));
+refused('rt_gate of too many',
+    qr/"rt_gate" directive has too many channels, it must have at most 32$place/,
+    location('rt_gate app ' . join(' ', map { "c$_" } 1 .. 33) . ';'));
+for my $handler ('rt_subscribe app a', 'rt_publish app a', 'rt_status') {
+    my ($name) = split / /, $handler;
+    for my $order ("rt_gate app a; $handler;", "$handler; rt_gate app a;") {
+        refused($order,
+            qr/"rt_gate" directive and "$name" in one location, each must have a location of its own in \S+nginx\.conf:\d+$/,
+            location($order));
+    }
+}
+accepted('rt_gate', location($_)) for 'rt_gate app a;',
+    'rt_gate app a $uri by=payload;', 'rt_gate app a,b by=publish; return 204;',
+    'rt_gate app a; proxy_pass http://127.0.0.1:1;',
+    'proxy_pass http://127.0.0.1:1; if ($arg_x) { rt_gate app a; }';
+
 # two handlers in one location
 
 my %handlers = (
@@ -360,7 +399,7 @@ for my $text ('html', 'prometheus') {
         qr/"$text" in "rt_status" directive is not supported by this version, it must be "json"/,
         location("rt_status $text;"));
 }
-for my $name (qw(rt_gate rt_detach rt_stream_log rt_origin
+for my $name (qw(rt_detach rt_stream_log rt_origin
                  rt_client_publish rt_client_rate)) {
     refused($name, qr/unknown directive "$name"/, location("$name 1;"));
 }
