@@ -17,18 +17,24 @@ sub accepted ($name, %args) {
 }
 
 # contexts by the comment that each snippet begins with
+# the cache of cache.conf is made here
+my $cache = dir() . '/cache.conf';
+RT::spew($cache, slurp("$conf/cache.conf") =~ s{/var/cache/nginx}{dir()}er);
 for my $file (sort glob "$conf/*.conf") {
     my $name = $file =~ s{.*/}{}r;
     next if $name eq 'demo.conf';
+    $file = $cache if $name eq 'cache.conf';
+    my $needs = $name eq 'gate-cache.conf' ? "include $cache;" : '';
     my ($context) = slurp($file) =~ /^# .*Context:\s+(http|server)\./ms;
     if (!ok($context, "conf/$name names its context")) {
         next;
     }
     # what names port 6379 is read only, nothing connects
-    my %args = $context eq 'server' ? (http => $hub, server => "include $file;")
+    my %args = $context eq 'server' ? (http => $hub . $needs, server => "include $file;")
         : slurp($file) =~ /^rt_hub/m
             ? (http => "include $file;", server => 'location / {
                   rt_subscribe app a; }')
+        : $name eq 'cache.conf' ? (http => "$hub include $cache;")
             : (http => "$hub\ninclude $file;", server => 'location / {
                   rt_subscribe app a; access_log %%DIR%%/logs/rt.log rt; }');
     accepted("conf/$name", %args);
@@ -36,9 +42,10 @@ for my $file (sort glob "$conf/*.conf") {
 
 # all that belongs into one server, together
 accepted('conf/: all snippets together',
-    http => "include $conf/hub-redis.conf; include $conf/log-format.conf;",
+    http => "include $conf/hub-redis.conf; include $conf/log-format.conf; "
+        . "include $cache;",
     server => join '', map { "include $conf/$_.conf;\n" }
-        qw(poll sse poll-and-sse publish status));
+        qw(poll sse poll-and-sse gate gate-cache cdn publish status));
 
 # README.md: blocks of nginx, whole or for http or for a server
 my $readme = slurp(root() . '/README.md');
@@ -82,9 +89,10 @@ is_deeply([sort $variables =~ /^\| `\$(rt_\w+)`/gm], [sort keys %variable],
 my $ngx = RT::Nginx->new(
     redis => $redis,
     http  => "include $conf/embedded.conf; include $conf/log-format.conf;
+              include $cache;
               access_log %%DIR%%/logs/rt.log rt;",
     server => join '', map { "include $conf/$_.conf;\n" }
-        qw(poll sse poll-and-sse publish status));
+        qw(poll sse poll-and-sse gate gate-cache cdn publish status));
 is(get($ngx, '/poll/orders:42')->status, 204, 'poll.conf answers');
 my $sse = RT::SSE->new($ngx, '/events/orders:42');
 is(post($ngx, '/publish?channel=orders:42', 'x')->status, 202,
