@@ -15,6 +15,7 @@ my $ngx = RT::Nginx->new(redis => $redis, workers => 2,
     rt_hub app { zone 8m; redis %%REDIS%%; }
     rt_hub st  { zone 8m; redis %%REDIS%%; source stream; prefix s:; }
     rt_hub mem { zone 8m; }
+    map $http_x_ok $allowed { "" 401; default 204; }
     log_format gate '$uri $status $rt_transport $rt_result $rt_channel '
                     '$rt_version';
     access_log %%DIR%%/logs/gate.log gate;
@@ -42,9 +43,8 @@ END
     location /denied/  { rt_gate app $arg_c; deny all; }
     location /auth/    { rt_gate app $arg_c; auth_request /allowed;
                          proxy_pass http://%%APP%%; }
-    location = /allowed { internal; rt_gate app $arg_c;
-                          if ($http_x_ok = "") { return 401; }
-                          return 204; }
+    location = /allowed { internal; rt_gate app a;
+                          proxy_pass http://%%APP%%/?status=$allowed; }
     location ~ ^/rt/(?<channel>.+)$ { rt_subscribe app $channel; }
     location = /publish { rt_publish app $arg_channel; }
     location = /mem-publish { rt_publish mem $arg_channel; }
@@ -237,6 +237,10 @@ $redis->publish('o:1' => 'z');
 $redis->publish('u:1' => 'z');
 my $group = stamped('/two-pay/x?o=1&u=1')->header('ETag');
 is_304('/two-pay/x?o=1&u=1', $group, 'two payloads');
+$redis->publish('o:1' => 'other');
+$redis->publish('u:1' => 'z');
+wait_ok { get($ngx, '/two-pay/x?o=1&u=1', inm($group))->status == 200 } 5,
+    'both count, whichever is the newest';
 isnt(get($ngx, '/two-pay/x?o=1&u=2')->header('ETag'), $group,
     'one of them not known: no version');
 
@@ -381,6 +385,7 @@ sub waiting ($path, $etag, $wait) {
         Prefer => "wait=$wait"]);
     return $c;
 }
+my $misses = gate()->{miss};
 my $c = waiting('/gate/x?c=w', $etag, 20);
 my $before = $app->count;
 $redis->wait_sub('w');
@@ -391,6 +396,7 @@ $r = $c->read;
 is_deeply([$r->status, $r->body, $r->header('Preference-Applied')],
     [200, "state 2\n", 'wait=20'], 'let through by the publish');
 isnt($r->header('ETag'), $etag, 'with the new version');
+is(gate()->{miss}, $misses + 1, 'looked at once');
 $etag = $r->header('ETag');
 $c->send(GET => '/gate/x?c=w', headers => ['If-None-Match' => $etag,
     Prefer => 'wait=1']);
