@@ -7,11 +7,19 @@ use lib "$FindBin::Bin/lib";
 use JSON::PP qw(decode_json);
 use RT;
 use RT::App;
+use RT::App::Cgi;
 
 my $redis = RT::Redis->new;
 my $app = RT::App->new;
+my %cgi = map { $_ => RT::free_port() } qw(fastcgi scgi uwsgi);
+for my $name (keys %cgi) {
+    RT::spawn(sub { RT::App::Cgi::serve($name, $cgi{$name}) });
+    RT::poll_until(sub { eval { RT::HTTP::connect_to($cgi{$name}) } }, 5)
+        // die "$name does not start\n";
+}
 my $ngx = RT::Nginx->new(redis => $redis, workers => 2,
-    vars => { APP => '127.0.0.1:' . $app->port }, http => <<'END',
+    vars => { APP => '127.0.0.1:' . $app->port,
+              map { uc $_ => "127.0.0.1:$cgi{$_}" } keys %cgi }, http => <<'END',
     rt_hub app { zone 8m; redis %%REDIS%%; }
     rt_hub st  { zone 8m; redis %%REDIS%%; source stream; prefix s:; }
     rt_hub mem { zone 8m; }
@@ -50,7 +58,12 @@ END
     location = /mem-publish { rt_publish mem $arg_channel; }
     location = /status { rt_status json; }
 
+    listen 127.0.0.1:%%PORT1%% http2;
+
     # whatever answers
+    location /fastcgi/ { rt_gate mem files; fastcgi_pass %%FASTCGI%%; }
+    location /scgi/    { rt_gate mem files; scgi_pass %%SCGI%%; }
+    location /uwsgi/   { rt_gate mem files; uwsgi_pass %%UWSGI%%; }
     location /static/ { rt_gate mem files; root %%DIR%%/html; }
     location /try/ { rt_gate mem files; root %%DIR%%/html;
                      try_files $uri @app; }
@@ -299,6 +312,7 @@ my %answers = (
     '/if/x?x=1' => "state 1\n",
     '/limit/x' => "state 1\n",
     '/return/x' => 'text',
+    (map { +"/$_/x" => "$_ 1\n" } keys %cgi),
 );
 # an error is logged where there is no backend
 $ngx->allow(qr/connect\(\) failed/);
@@ -317,7 +331,7 @@ post($ngx, '/mem-publish?channel=files', 'x');
 for my $path (sort keys %answers) {
     next if $path eq '/return/x';
     my $new = get($ngx, $path);
-    is($new->status, 200, "$path: changed") ;
+    is($new->status, 200, "$path: changed");
 }
 $r = get($ngx, '/accel/x?accel=/inner/a.txt');
 is($r->body, "a file\n", 'X-Accel-Redirect');
@@ -425,6 +439,29 @@ for my $name (qw(stream payload)) {
     $r = $c->read;
     is($r->status, 200, "held and let through, $name");
 }
+
+# HTTP/2
+
+sub h2 ($etag, @more) {
+    my (undef, $out) = curl('--http2-prior-knowledge', '-i', '-H',
+        "If-None-Match: $etag", @more,
+        'http://127.0.0.1:' . $ngx->port(1) . '/gate/x?c=w');
+    return $out;
+}
+$etag = stamped('/gate/x?c=w')->header('ETag');
+like(h2($etag), qr{^HTTP/2 304 .*^etag: \Q$etag\E\r}ms, 'HTTP/2: 304');
+like(h2('"x"'), qr{^HTTP/2 200 .*^etag: \Q$etag\E\r}ms, 'HTTP/2: 200');
+like(h2($etag, '-H', 'Prefer: wait=1'),
+    qr{^HTTP/2 304 .*^preference-applied: wait=1\r}ms, 'HTTP/2: held');
+my $file_of_h2 = dir() . '/h2';
+my $held = RT::spawn(['curl', '-s', '--http2-prior-knowledge', '-m', 20, '-H',
+    "If-None-Match: $etag", '-H', 'Prefer: wait=20', '-o', $file_of_h2,
+    'http://127.0.0.1:' . $ngx->port(1) . '/gate/x?c=w']);
+wait_for {
+    $redis->publish(w => 'x');
+    !RT::running($held);
+} 10, 'let through';
+is(slurp($file_of_h2), "state 2\n", 'held and let through');
 
 # what is counted and logged
 
