@@ -292,6 +292,9 @@ typedef struct {
     uint64_t                      messages;
     uint64_t                      bytes;
     uint64_t                      dropped;
+    ngx_uint_t                    nbusiest;
+    ngx_rt_busy_t                *busiest;
+    ngx_str_t                    *names;    /* of these */
     ngx_rt_slot_sh_t              sum;      /* pid and pending mean nothing */
     u_char                        text[NGX_RT_FEED_SERVER_LEN];  /* server's */
 } ngx_http_rt_hub_status_t;
@@ -308,6 +311,23 @@ ngx_chain_t *ngx_http_rt_status_json(ngx_http_request_t *r,
  */
 ngx_int_t ngx_http_rt_wait(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     ngx_http_rt_version_t *v, ngx_uint_t match);
+
+
+/*
+ * ngx_http_rt_advice.c: counts the request as a poll of the channels of the
+ * context, sets ctx->advice, adds RT-Poll-Interval and RT-Advice.  Once for
+ * each request that is answered, by whatever asks for a version: v is what
+ * was read, match what ngx_http_rt_match() said.  NGX_OK or NGX_ERROR.
+ */
+
+/* seconds: nothing longer is advised, or taken for an interval */
+#define NGX_HTTP_RT_ADVICE_MAX    (24 * 3600)
+
+ngx_int_t ngx_http_rt_advise(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
+    ngx_http_rt_version_t *v, ngx_uint_t match);
+
+/* ctx->advice alone, of a request that is no poll */
+void ngx_http_rt_advise_stream(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx);
 
 
 /* The transports: what their handler returns is nginx's to take.  subscribe

@@ -5,7 +5,7 @@
  * Layer 1, what all workers share: one zone per hub, holding a table of
  * channels and a log of messages.  Knows no events and no HTTP.
  *
- *   zone    | head | slots | buckets | entries | log .................... |
+ *   zone    | head | slots | entries | buckets | rates | log ............ |
  *
  * One lock, the zone's slab mutex, taken by whoever writes; the master opens
  * it again when its holder is killed, and the next writer repairs what was
@@ -185,6 +185,45 @@ typedef struct {
     uint32_t                      viewers;  /* streams, ngx_rt_viewers.c */
 } ngx_rt_entry_sh_t;
 
+/*
+ * How often a channel changes, and how many poll it: one line for each entry,
+ * of the same index.  What it means is told in ngx_rt_rate.c.
+ *
+ * changed, mean, mark and begun are written by the holder of the mutex; the
+ * rest by any worker that answers a poll, without a lock, by atomic additions.
+ * All of it is read without a lock, each field for itself.  None of it decides
+ * about right or wrong, only about advice: a worker that is killed between two
+ * fields leaves an estimate that is off by some polls, and right again within
+ * a minute; a poll under way while the entry is given to another channel may
+ * be counted there.  Nothing is to be repaired.
+ */
+
+typedef struct {
+    /* sums that halve every 14 s, by whoever moves the stamp */
+    uint32_t                      stamp;    /* ticks: 22 bits when, 10 how
+                                               long it has been counted */
+    uint32_t                      sum;      /* 1/128 s: own gaps of polls */
+    uint32_t                      own;      /* 1/1024: polls that had one */
+    uint32_t                      other;    /* 1/1024: polls that had none */
+
+    /* the roll call */
+    uint64_t                      calls;    /* called, returned, done */
+    int64_t                       span;     /* ms, returns less calls */
+    uint64_t                      result;   /* of the last one: pollers, ms */
+    uint32_t                      mark;     /* who has seen that was called */
+    uint16_t                      begun;    /* ticks */
+    uint16_t                      told;     /* 1/16 s: interval advised last,
+                                               the lowest bit: sse */
+
+    uint32_t                      changed;  /* ms, low bits: last change */
+    uint32_t                      mean;     /* ms of a gap, and 4 bits: how
+                                               many are in it */
+    uint32_t                      held;     /* polls that wait, as viewers */
+    uint32_t                      lately;   /* ticks 12 bits, 20 bits: polls
+                                               that waited then */
+} ngx_rt_rate_sh_t;
+
+_Static_assert(sizeof(ngx_rt_rate_sh_t) == 64, "ngx_rt_rate_sh_t");
 _Static_assert(sizeof(ngx_rt_record_sh_t) == 64, "ngx_rt_record_sh_t");
 _Static_assert(sizeof(ngx_rt_entry_sh_t) == 128, "ngx_rt_entry_sh_t");
 
@@ -211,7 +250,7 @@ typedef struct {
     uint64_t                      received[2];
     uint64_t                      slow_closed[2];
     uint32_t                      quitting; /* 1: asked to quit */
-    uint32_t                      unused;
+    uint32_t                      held;     /* gauge: polls that wait */
     uint64_t                      spare[15];
 } ngx_rt_slot_sh_t;
 
@@ -339,6 +378,7 @@ typedef struct {
     ngx_rt_slot_sh_t             *slots;
     uint32_t                     *buckets;
     ngx_rt_entry_sh_t            *entries;
+    ngx_rt_rate_sh_t             *rates;
     u_char                       *log;
     ngx_shmtx_t                  *mutex;
 
@@ -669,10 +709,14 @@ typedef struct {
     uint32_t                      count;
 } ngx_rt_viewers_t;
 
-/* makes this worker's part of the count n; also without a change of n it must
+/* makes this worker's part of a count n; word is of the entry; also without a change of n it must
  * be called every second, to add it again after somebody died */
 void ngx_rt_viewers_set(ngx_rt_store_t *st, uint32_t index, uint32_t gen,
     ngx_rt_viewers_t *own, uint32_t n);
+
+/* the same of a word like it */
+void ngx_rt_viewers_word(ngx_rt_store_t *st, uint32_t *word, uint32_t index,
+    uint32_t gen, ngx_rt_viewers_t *own, uint32_t n);
 
 /* the word: epoch of counting, then this many bits for the streams */
 #define NGX_RT_VIEWERS_BITS       20
@@ -713,6 +757,84 @@ void ngx_rt_viewers_taken(ngx_rt_store_t *st, ngx_rt_slot_sh_t *slot);
 
 /* looks for killed workers whose slot nobody took; pid becomes 0 in it */
 void ngx_rt_viewers_reap(ngx_rt_store_t *st);
+
+
+/*
+ * ngx_rt_rate.c: how often a channel changes, how many poll it.  now is in ms
+ * since 1970.  An index that is none does nothing, and all is 0.
+ */
+
+#define NGX_RT_CALL_NONE          0         /* tells nothing: not conditional */
+#define NGX_RT_CALL_SEEN          1         /* has the current version */
+#define NGX_RT_CALL_CURSOR        2         /* has seen what cursor tells */
+
+typedef struct {
+    uint64_t                      now;      /* when it is answered */
+    uint32_t                      gap;      /* ms, since the same client was
+                                               answered before; 0: unknown */
+    uint32_t                      told;     /* ms, the interval advised */
+    uint32_t                      cursor;   /* as in ngx_rt_rate_mark() */
+    unsigned                      call:2;
+    unsigned                      sse:1;    /* so it is advised */
+    unsigned                      waits:1;  /* a long poll */
+} ngx_rt_poll_t;
+
+/* what is known of a channel; thousandths where it says so */
+
+typedef struct {
+    uint64_t                      viewers;  /* 1/1000: streams and polls that
+                                               wait, and pollers */
+    uint64_t                      polls;    /* 1/1000 in a second */
+    uint32_t                      mean;     /* ms from change to change */
+    uint32_t                      since;    /* ms, since the last one or since
+                                               the channel is in the table */
+    unsigned                      known:1;  /* mean is */
+    unsigned                      sse:1;    /* so it was advised last */
+} ngx_rt_rate_t;
+
+/* the channel is new; it has changed, at the time of `at` by its source's
+ * clock.  Locked */
+void ngx_rt_rate_reset(ngx_rt_store_t *st, uint32_t index, uint64_t now);
+void ngx_rt_rate_change(ngx_rt_store_t *st, uint32_t index, uint32_t mark,
+    uint64_t at, uint64_t now);
+
+/* what a message is known by in a roll call: grows with each of a channel */
+#define ngx_rt_rate_mark(seq)     ((uint32_t) (seq))
+uint32_t ngx_rt_rate_mark_sid(const u_char tag[NGX_RT_TAG_LEN], uint64_t *at);
+
+/* lock-free, any worker: a poll is answered; polls of this worker that wait,
+ * to be called as ngx_rt_viewers_set() is; what is known.  first: of a client
+ * that will be counted when it polls again, or doesn't */
+void ngx_rt_rate_poll(ngx_rt_store_t *st, uint32_t index,
+    const ngx_rt_poll_t *poll);
+void ngx_rt_rate_first(ngx_rt_store_t *st, uint32_t index,
+    const ngx_rt_poll_t *poll);
+void ngx_rt_rate_hold(ngx_rt_store_t *st, uint32_t index, uint32_t gen,
+    ngx_rt_viewers_t *own, uint32_t n, uint64_t now);
+void ngx_rt_rate_get(ngx_rt_store_t *st, uint32_t index, uint64_t now,
+    ngx_rt_rate_t *rate);
+
+/* the interval to advise, in ms within the bounds; the same in seconds, varied
+ * by random */
+uint32_t ngx_rt_rate_interval(const ngx_rt_rate_t *rate, uint32_t min,
+    uint32_t max);
+uint32_t ngx_rt_rate_jitter(uint32_t interval, uint32_t min, uint32_t max,
+    uint32_t random);
+
+/* 1: an event stream suits better than polls */
+ngx_uint_t ngx_rt_rate_advise(const ngx_rt_rate_t *rate, uint64_t viewers,
+    uint64_t interval);
+
+/* channels with the most viewers, of these with the most changes, first */
+
+typedef struct {
+    uint32_t                      entry;
+    uint32_t                      gen;
+    ngx_rt_rate_t                 rate;
+} ngx_rt_busy_t;
+
+ngx_uint_t ngx_rt_rate_busiest(ngx_rt_store_t *st, uint64_t now,
+    ngx_rt_busy_t *busy, ngx_uint_t max);
 
 
 /* ngx_rt_lease.c: who feeds, and how the feed is */
