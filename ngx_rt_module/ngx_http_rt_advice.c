@@ -71,7 +71,7 @@ ngx_http_rt_advise(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
 
     interval = ngx_rt_rate_interval(&rate, min, max);
 
-    poll.told = interval;
+    poll.told = ngx_rt_rate_expected(interval, min, max);
     poll.sse = (rlcf->transports & NGX_HTTP_RT_SSE)
                && ngx_rt_rate_advise(&rate, rlcf->advise_viewers,
                                      rlcf->advise_interval);

@@ -60,6 +60,7 @@
 #define NGX_RT_RATE_DONE          (1ULL << 63)
 
 #define NGX_RT_RATE_LATELY        8         /* ticks */
+#define NGX_RT_RATE_IDLE          8         /* polls that should have come */
 
 #define NGX_RT_RATE_SCAN          262144    /* channels looked at */
 
@@ -69,6 +70,7 @@ typedef struct {
     uint64_t                      polls;    /* all, in units */
     uint64_t                      other;
     uint64_t                      age;      /* ms */
+    uint64_t                      idle;     /* ms since the last poll */
 } ngx_rt_rate_sums_t;
 
 
@@ -94,6 +96,12 @@ static ngx_uint_t ngx_rt_rate_busier(ngx_rt_rate_t *a, ngx_rt_rate_t *b);
 
 #define ngx_rt_rate_none(st, index)                                           \
     ((index) == NGX_RT_NONE || (index) >= (st)->sh->nentries)
+
+#define ngx_rt_rate_low(interval, min)                                        \
+    ngx_max((uint64_t) (interval) - (interval) / 5, (min))
+
+#define ngx_rt_rate_high(interval, max)                                       \
+    ngx_min((uint64_t) (interval) + (interval) / 5, (max))
 
 #define ngx_rt_rate_ticks(now)    ((uint32_t) ((now) / NGX_RT_RATE_TICK))
 
@@ -546,13 +554,15 @@ static void
 ngx_rt_rate_sums(ngx_rt_rate_sh_t *rt, uint64_t now, ngx_rt_rate_sums_t *s)
 {
     uint32_t  stamp, elapsed;
-    uint64_t  decay, sum, own, gap;
+    uint64_t  decay, sum, own, gap, age;
 
     ngx_memzero(s, sizeof(ngx_rt_rate_sums_t));
 
     stamp = __atomic_load_n(&rt->stamp, __ATOMIC_ACQUIRE);
     elapsed = ngx_rt_rate_elapsed(stamp, now);
     decay = ngx_rt_rate_decay(elapsed);
+
+    s->idle = (uint64_t) elapsed * NGX_RT_RATE_TICK;
 
     sum = (ngx_rt_get(rt->sum) * decay) >> 32;
     own = (ngx_rt_get(rt->own) * decay) >> 32;
@@ -572,9 +582,9 @@ ngx_rt_rate_sums(ngx_rt_rate_sh_t *rt, uint64_t now, ngx_rt_rate_sums_t *s)
     sum = sum * 1000 / NGX_RT_RATE_SUM;
     gap = sum * NGX_RT_RATE_ONE / own;
 
-    s->own = sum * 1000
-             / ngx_rt_rate_mass(ngx_max((s->age > gap / 2) ? s->age - gap / 2
-                                                           : 0, gap));
+    age = (s->age > gap / 2) ? s->age - gap / 2 : 0;
+
+    s->own = sum * 1000 / ngx_rt_rate_mass(ngx_max(age, gap));
 }
 
 
@@ -640,7 +650,11 @@ ngx_rt_rate_pollers(ngx_rt_rate_sh_t *rt, ngx_rt_rate_sums_t *s)
     if (!ngx_rt_rate_like(count, n)) {
         other = ngx_rt_rate_count(s->polls, told, s->age);
 
-        if (ngx_rt_rate_nearer(other, count, n)) {
+        /* that they poll more seldom is no reading where nobody does */
+
+        if (s->idle * other <= NGX_RT_RATE_IDLE * 1000 * told
+            && ngx_rt_rate_nearer(other, count, n))
+        {
             count = other;
             gap = told;
         }
@@ -679,6 +693,14 @@ ngx_rt_rate_interval(const ngx_rt_rate_t *rate, uint32_t min, uint32_t max)
 }
 
 
+uint32_t
+ngx_rt_rate_expected(uint32_t interval, uint32_t min, uint32_t max)
+{
+    return (uint32_t) ((ngx_rt_rate_low(interval, min)
+                        + ngx_rt_rate_high(interval, max)) / 2);
+}
+
+
 /* +-20% within the bounds, then a whole second above or below, so that the
  * mean is right */
 
@@ -688,8 +710,8 @@ ngx_rt_rate_jitter(uint32_t interval, uint32_t min, uint32_t max,
 {
     uint64_t  low, high, ms;
 
-    low = ngx_max(interval - interval / 5, min);
-    high = ngx_min((uint64_t) interval + interval / 5, max);
+    low = ngx_rt_rate_low(interval, min);
+    high = ngx_rt_rate_high(interval, max);
 
     ms = low + (random & 0xffff) * (high - low) / 0xffff;
     ms = (ms + (random >> 16) % 1000) / 1000;

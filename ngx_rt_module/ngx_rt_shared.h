@@ -772,7 +772,8 @@ typedef struct {
     uint64_t                      now;      /* when it is answered */
     uint32_t                      gap;      /* ms, since the same client was
                                                answered before; 0: unknown */
-    uint32_t                      told;     /* ms, the interval advised */
+    uint32_t                      told;     /* ms, the interval advised, as
+                                               varied in the mean */
     uint32_t                      cursor;   /* as in ngx_rt_rate_mark() */
     unsigned                      call:2;
     unsigned                      sse:1;    /* so it is advised */
@@ -815,11 +816,13 @@ void ngx_rt_rate_get(ngx_rt_store_t *st, uint32_t index, uint64_t now,
     ngx_rt_rate_t *rate);
 
 /* the interval to advise, in ms within the bounds; the same in seconds, varied
- * by random */
+ * by random; the mean of that, in ms */
 uint32_t ngx_rt_rate_interval(const ngx_rt_rate_t *rate, uint32_t min,
     uint32_t max);
 uint32_t ngx_rt_rate_jitter(uint32_t interval, uint32_t min, uint32_t max,
     uint32_t random);
+
+uint32_t ngx_rt_rate_expected(uint32_t interval, uint32_t min, uint32_t max);
 
 /* 1: an event stream suits better than polls */
 ngx_uint_t ngx_rt_rate_advise(const ngx_rt_rate_t *rate, uint64_t viewers,
