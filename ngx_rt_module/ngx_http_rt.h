@@ -319,12 +319,11 @@ ngx_int_t ngx_http_rt_wait(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
  * each request that is answered, by whatever asks for a version: v is what
  * was read, match what ngx_http_rt_match() said.  NGX_OK or NGX_ERROR.
  */
+ngx_int_t ngx_http_rt_advise(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
+    ngx_http_rt_version_t *v, ngx_uint_t match);
 
 /* seconds: nothing longer is advised, or taken for an interval */
 #define NGX_HTTP_RT_ADVICE_MAX    (24 * 3600)
-
-ngx_int_t ngx_http_rt_advise(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
-    ngx_http_rt_version_t *v, ngx_uint_t match);
 
 /* ctx->advice alone, of a request that is no poll */
 void ngx_http_rt_advise_stream(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx);

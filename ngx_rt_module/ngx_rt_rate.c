@@ -38,7 +38,7 @@
  */
 
 
-#include <ngx_rt_shared.h>
+#include <ngx_rt_rate.h>
 
 
 #define NGX_RT_RATE_TICK          250       /* ms */

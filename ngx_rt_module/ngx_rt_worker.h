@@ -13,7 +13,7 @@
 
 
 #include <ngx_event.h>
-#include <ngx_rt_shared.h>
+#include <ngx_rt_rate.h>
 
 
 typedef struct ngx_rt_hub_s         ngx_rt_hub_t;
