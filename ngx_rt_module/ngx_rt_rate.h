@@ -72,8 +72,8 @@ uint32_t ngx_rt_rate_interval(const ngx_rt_rate_t *rate, uint32_t min,
     uint32_t max);
 uint32_t ngx_rt_rate_jitter(uint32_t interval, uint32_t min, uint32_t max,
     uint32_t random);
-
 uint32_t ngx_rt_rate_expected(uint32_t interval, uint32_t min, uint32_t max);
+
 
 /* 1: an event stream suits better than polls */
 ngx_uint_t ngx_rt_rate_advise(const ngx_rt_rate_t *rate, uint64_t viewers,

@@ -26,6 +26,7 @@ static ngx_rt_rate_sh_t   rates[2] __attribute__((aligned(64)));
 static ngx_rt_store_t     store = { .sh = &zone, .slots = slots,
                                     .entries = entries, .rates = rates };
 static uint64_t           now = NOW;
+static pthread_barrier_t  called;
 
 
 static void *
@@ -40,6 +41,11 @@ worker(void *data)
     poll.call = NGX_RT_CALL_CURSOR;
 
     for (i = 0; i < POLLS; i++) {
+
+        if (i == 1000) {
+            pthread_barrier_wait(&called);
+        }
+
         poll.now = __atomic_load_n(&now, __ATOMIC_RELAXED);
         poll.gap = (i & 1) ? 1000 : 0;
         poll.cursor = (i < 1000) ? 5 : 10;
@@ -86,6 +92,8 @@ int
 main(void)
 {
     pthread_t  tid;
+
+    pthread_barrier_init(&called, NULL, WORKERS);
 
     ngx_rt_rate_reset(&store, 1, NOW);
     ngx_rt_rate_change(&store, 1, 10, NOW, NOW);
