@@ -112,6 +112,7 @@ struct ngx_http_rt_ctx_s {
     time_t                        prefer;   /* seconds to wait for a change */
     ngx_http_rt_resume_pt         resume;
     u_char                       *text;     /* room for version, of a gate */
+    uint32_t                      interval; /* s, that a poll is advised */
     unsigned                      asked:1;  /* prefer was looked for */
     unsigned                      gated:1;  /* the gate has decided */
     unsigned                      stamp:1;  /* a 200 gets version as ETag */
@@ -342,6 +343,9 @@ typedef struct {
     uint64_t                      messages;
     uint64_t                      bytes;
     uint64_t                      dropped;
+    ngx_uint_t                    nbusiest;
+    ngx_rt_busy_t                *busiest;
+    ngx_str_t                    *names;    /* of these */
     ngx_rt_slot_sh_t              sum;      /* pid and pending mean nothing */
     u_char                        text[NGX_RT_FEED_SERVER_LEN];  /* server's */
 } ngx_http_rt_hub_status_t;
@@ -372,6 +376,26 @@ ngx_int_t ngx_http_rt_gate_filter(ngx_http_request_t *r);
 
 /* the request's context, also after an internal redirect; or NULL */
 ngx_http_rt_ctx_t *ngx_http_rt_gate_ctx(ngx_http_request_t *r);
+
+
+/*
+ * ngx_http_rt_advice.c: counts the request as a poll of the channels of the
+ * context, sets ctx->advice and ctx->interval.  Once for each request that is
+ * answered, by whatever asks for a version: v is what was read, match 1 if it
+ * is the client's.
+ */
+void ngx_http_rt_advise(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
+    ngx_http_rt_version_t *v, ngx_uint_t match);
+
+/* these as RT-Poll-Interval and RT-Advice; NGX_OK or NGX_ERROR */
+ngx_int_t ngx_http_rt_advice_out(ngx_http_request_t *r,
+    ngx_http_rt_ctx_t *ctx);
+
+/* seconds: nothing longer is advised, or taken for an interval */
+#define NGX_HTTP_RT_ADVICE_MAX    (24 * 3600)
+
+/* ctx->advice alone, of a request that is no poll */
+void ngx_http_rt_advise_stream(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx);
 
 
 /* The transports: what their handler returns is nginx's to take.  subscribe

@@ -31,6 +31,8 @@ static ngx_uint_t ngx_http_rt_gate_names(ngx_table_elt_t *h,
     ngx_str_t *version);
 static ngx_int_t ngx_http_rt_gate_304(ngx_http_request_t *r,
     ngx_http_rt_ctx_t *ctx);
+static ngx_int_t ngx_http_rt_gate_headers(ngx_http_request_t *r,
+    ngx_http_rt_ctx_t *ctx);
 static void ngx_http_rt_gate_cleanup(void *data);
 #if (NGX_HTTP_CACHE)
 static ngx_uint_t ngx_http_rt_gate_cached(ngx_http_request_t *r,
@@ -126,14 +128,16 @@ ngx_http_rt_gate(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
         break;
     }
 
+    if (rc == NGX_DECLINED) {
+        return ngx_http_rt_gate_bypass(ctx);
+    }
+
     ctx->gated = 1;
+
+    ngx_http_rt_advise(r, ctx, &v, match);
 
     if (match) {
         return ngx_http_rt_gate_304(r, ctx);
-    }
-
-    if (rc == NGX_DECLINED) {
-        return ngx_http_rt_gate_bypass(ctx);
     }
 
     ngx_rt_count(ctx->hub, gate_miss, 1);
@@ -357,9 +361,7 @@ ngx_http_rt_gate_304(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
     ngx_rt_count(ctx->hub, gate_hit, 1);
     ctx->result = "hit";
 
-    if (ngx_http_rt_etag_out(r, &ctx->version) != NGX_OK
-        || ngx_http_rt_wait_applied(r, ctx) != NGX_OK)
-    {
+    if (ngx_http_rt_gate_headers(r, ctx) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -401,7 +403,16 @@ ngx_http_rt_gate_filter(ngx_http_request_t *r)
 
     ngx_http_clear_etag(r);
 
-    if (ngx_http_rt_etag_out(r, &ctx->version) != NGX_OK) {
+    return ngx_http_rt_gate_headers(r, ctx);
+}
+
+
+static ngx_int_t
+ngx_http_rt_gate_headers(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
+{
+    if (ngx_http_rt_etag_out(r, &ctx->version) != NGX_OK
+        || ngx_http_rt_advice_out(r, ctx) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 

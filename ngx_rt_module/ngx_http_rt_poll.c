@@ -11,7 +11,7 @@
 
 
 static ngx_int_t ngx_http_rt_poll_headers(ngx_http_request_t *r,
-    ngx_http_rt_ctx_t *ctx);
+    ngx_http_rt_ctx_t *ctx, ngx_http_rt_version_t *v, ngx_uint_t match);
 static ngx_int_t ngx_http_rt_poll_empty(ngx_http_request_t *r,
     ngx_uint_t status);
 static ngx_int_t ngx_http_rt_poll_away(ngx_http_request_t *r);
@@ -68,7 +68,7 @@ ngx_http_rt_poll(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
             ctx->result = "hit";
 
             if (ngx_http_rt_etag(r, ctx, &v) != NGX_OK
-                || ngx_http_rt_poll_headers(r, ctx) != NGX_OK)
+                || ngx_http_rt_poll_headers(r, ctx, &v, 1) != NGX_OK)
             {
                 return NGX_HTTP_INTERNAL_SERVER_ERROR;
             }
@@ -97,7 +97,7 @@ ngx_http_rt_poll(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
     ctx->result = "miss";
 
     if (ngx_http_rt_etag(r, ctx, &v) != NGX_OK
-        || ngx_http_rt_poll_headers(r, ctx) != NGX_OK)
+        || ngx_http_rt_poll_headers(r, ctx, &v, 0) != NGX_OK)
     {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
@@ -107,42 +107,15 @@ ngx_http_rt_poll(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
 
 
 static ngx_int_t
-ngx_http_rt_poll_headers(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
+ngx_http_rt_poll_headers(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
+    ngx_http_rt_version_t *v, ngx_uint_t match)
 {
-    u_char                  *p;
-    ngx_str_t                value;
-    ngx_http_rt_loc_conf_t  *rlcf;
-
-    rlcf = ngx_http_get_module_loc_conf(r, ngx_http_rt_module);
-
-    p = ngx_pnalloc(r->pool, NGX_TIME_T_LEN);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    value.data = p;
-    value.len = ngx_sprintf(p, "%T", rlcf->poll_min) - p;
+    ngx_http_rt_advise(r, ctx, v, match);
 
     if (ngx_http_rt_header_out(r, "Cache-Control", &ngx_http_rt_no_cache)
         != NGX_OK
-        || ngx_http_rt_header_out(r, "RT-Poll-Interval", &value) != NGX_OK)
+        || ngx_http_rt_advice_out(r, ctx) != NGX_OK)
     {
-        return NGX_ERROR;
-    }
-
-    ctx->advice = "poll";
-
-    if (rlcf->transports & NGX_HTTP_RT_SSE
-        && ngx_rt_hub_viewers(ctx->hub, &ctx->channels[0])
-           >= rlcf->advise_viewers)
-    {
-        ctx->advice = "sse";
-    }
-
-    value.data = (u_char *) ctx->advice;
-    value.len = ngx_strlen(ctx->advice);
-
-    if (ngx_http_rt_header_out(r, "RT-Advice", &value) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -238,7 +211,7 @@ ngx_http_rt_poll_body(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
 
     if (rc != NGX_OK
         || (v->fresh && ngx_http_rt_etag(r, ctx, v) != NGX_OK)
-        || ngx_http_rt_poll_headers(r, ctx) != NGX_OK)
+        || ngx_http_rt_poll_headers(r, ctx, v, 0) != NGX_OK)
     {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }

@@ -127,6 +127,8 @@ ngx_http_rt_sse(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
     s->sub.ops = &ngx_http_rt_sse_ops;
     s->sub.nlinks = ctx->nchannels;
 
+    ngx_http_rt_advise_stream(r, ctx);
+
     rc = ngx_http_rt_sse_headers(r);
 
     if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {

@@ -15,6 +15,8 @@ static ngx_http_rt_hub_status_t *ngx_http_rt_status_hubs(
     ngx_http_request_t *r, ngx_uint_t *n);
 static void ngx_http_rt_status_hub(ngx_rt_hub_conf_t *hcf,
     ngx_http_rt_hub_status_t *hub);
+static ngx_int_t ngx_http_rt_status_busiest(ngx_http_request_t *r,
+    ngx_rt_hub_conf_t *hcf, ngx_http_rt_hub_status_t *hub);
 static void ngx_http_rt_status_feed(ngx_rt_hub_conf_t *hcf,
     ngx_http_rt_hub_status_t *hub);
 static void ngx_http_rt_status_slots(ngx_rt_store_t *st,
@@ -23,6 +25,8 @@ static ngx_uint_t ngx_http_rt_status_alive(uint32_t pid);
 static ngx_int_t ngx_http_rt_status_send(ngx_http_request_t *r,
     ngx_chain_t *out);
 
+
+#define NGX_HTTP_RT_BUSIEST       10
 
 #define ngx_http_rt_load(p)       __atomic_load_n(p, __ATOMIC_RELAXED)
 
@@ -97,6 +101,10 @@ ngx_http_rt_status_hubs(ngx_http_request_t *r, ngx_uint_t *n)
 
     for (i = 0; i < *n; i++) {
         ngx_http_rt_status_hub(hcf[i], &hubs[i]);
+
+        if (ngx_http_rt_status_busiest(r, hcf[i], &hubs[i]) != NGX_OK) {
+            return NULL;
+        }
     }
 
     return hubs;
@@ -122,6 +130,48 @@ ngx_http_rt_status_hub(ngx_rt_hub_conf_t *hcf, ngx_http_rt_hub_status_t *hub)
 
     ngx_http_rt_status_feed(hcf, hub);
     ngx_http_rt_status_slots(&hcf->store, &hub->sum);
+}
+
+
+static ngx_int_t
+ngx_http_rt_status_busiest(ngx_http_request_t *r, ngx_rt_hub_conf_t *hcf,
+    ngx_http_rt_hub_status_t *hub)
+{
+    u_char         *p;
+    ngx_uint_t      i, n;
+    ngx_time_t     *tp;
+    ngx_rt_busy_t  *busy;
+
+    tp = ngx_timeofday();
+
+    p = ngx_pnalloc(r->pool, NGX_HTTP_RT_BUSIEST * NGX_RT_CHANNEL_MAX);
+    busy = ngx_palloc(r->pool, NGX_HTTP_RT_BUSIEST * sizeof(ngx_rt_busy_t));
+    hub->names = ngx_palloc(r->pool, NGX_HTTP_RT_BUSIEST * sizeof(ngx_str_t));
+
+    if (p == NULL || busy == NULL || hub->names == NULL) {
+        return NGX_ERROR;
+    }
+
+    n = ngx_rt_rate_busiest(&hcf->store, (uint64_t) tp->sec * 1000 + tp->msec,
+                            busy, NGX_HTTP_RT_BUSIEST);
+    hub->busiest = busy;
+
+    for (i = 0; i < n; i++) {
+
+        if (ngx_rt_store_name(&hcf->store, busy[i].entry, busy[i].gen, p,
+                              &hub->names[hub->nbusiest].len)
+            != NGX_OK)
+        {
+            /* it has just left the table */
+            continue;
+        }
+
+        busy[hub->nbusiest] = busy[i];
+        hub->names[hub->nbusiest++].data = p;
+        p += NGX_RT_CHANNEL_MAX;
+    }
+
+    return NGX_OK;
 }
 
 

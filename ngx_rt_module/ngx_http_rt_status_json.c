@@ -13,11 +13,21 @@ static ngx_chain_t *ngx_http_rt_json_link(ngx_http_request_t *r, size_t size);
 static u_char *ngx_http_rt_json_hub(u_char *p, ngx_http_rt_hub_status_t *hub);
 static u_char *ngx_http_rt_json_feed(u_char *p, ngx_http_rt_hub_status_t *hub);
 static u_char *ngx_http_rt_json_streams(u_char *p, ngx_rt_slot_sh_t *sum);
+static size_t ngx_http_rt_json_busiest_len(ngx_http_rt_hub_status_t *hub);
+static u_char *ngx_http_rt_json_busiest(u_char *p,
+    ngx_http_rt_hub_status_t *hub);
 
 
 /* room for one hub without its name and server: names of the members and 24
  * numbers, with much to spare */
 #define NGX_HTTP_RT_JSON_HUB      2048
+
+/* for one channel without its name */
+#define NGX_HTTP_RT_JSON_BUSY     256
+
+/* defaults of rt_advise */
+#define NGX_HTTP_RT_ADVISE_VIEWERS   50
+#define NGX_HTTP_RT_ADVISE_INTERVAL  5000
 
 
 ngx_chain_t *
@@ -43,7 +53,8 @@ ngx_http_rt_status_json(ngx_http_request_t *r, ngx_http_rt_hub_status_t *hubs,
     for (i = 0; i < n; i++) {
 
         size = NGX_HTTP_RT_JSON_HUB + ngx_rt_json_string_len(&hubs[i].name)
-               + ngx_rt_json_string_len(&hubs[i].server);
+               + ngx_rt_json_string_len(&hubs[i].server)
+               + ngx_http_rt_json_busiest_len(&hubs[i]);
 
         cl = ngx_http_rt_json_link(r, size);
         if (cl == NULL) {
@@ -116,7 +127,7 @@ ngx_http_rt_json_hub(u_char *p, ngx_http_rt_hub_status_t *hub)
 
     p = ngx_http_rt_json_streams(p, &hub->sum);
 
-    return ngx_sprintf(p, ",\"busiest\":[]}");
+    return ngx_http_rt_json_busiest(p, hub);
 }
 
 
@@ -165,4 +176,57 @@ ngx_http_rt_json_streams(u_char *p, ngx_rt_slot_sh_t *sum)
                        sum->delivered[NGX_RT_WEBSOCKET],
                        sum->received[NGX_RT_WEBSOCKET],
                        sum->slow_closed[NGX_RT_WEBSOCKET]);
+}
+
+
+static size_t
+ngx_http_rt_json_busiest_len(ngx_http_rt_hub_status_t *hub)
+{
+    size_t      len;
+    ngx_uint_t  i;
+
+    len = 0;
+
+    for (i = 0; i < hub->nbusiest; i++) {
+        len += NGX_HTTP_RT_JSON_BUSY + ngx_rt_json_string_len(&hub->names[i]);
+    }
+
+    return len;
+}
+
+
+/* the advice is that of a location with nothing set */
+
+static u_char *
+ngx_http_rt_json_busiest(u_char *p, ngx_http_rt_hub_status_t *hub)
+{
+    uint64_t        gap, messages;
+    ngx_uint_t      i;
+    ngx_rt_rate_t  *rate;
+
+    p = ngx_sprintf(p, ",\"busiest\":[");
+
+    for (i = 0; i < hub->nbusiest; i++) {
+        rate = &hub->busiest[i].rate;
+        rate->sse = 0;
+
+        gap = ngx_max(rate->mean, rate->since);
+        messages = rate->known ? 1000 * 1000 / ngx_max(gap, 1) : 0;
+
+        if (i) {
+            *p++ = ',';
+        }
+
+        p = ngx_sprintf(p, "{\"channel\":");
+        p = ngx_rt_json_string(p, &hub->names[i]);
+        p = ngx_sprintf(p, ",\"viewers\":%uL,\"polls_per_s\":%uL.%03uL,"
+                        "\"messages_per_s\":%uL.%03uL,\"advice\":\"%s\"}",
+                        (rate->viewers + 500) / 1000, rate->polls / 1000,
+                        rate->polls % 1000, messages / 1000, messages % 1000,
+                        ngx_rt_rate_advise(rate, NGX_HTTP_RT_ADVISE_VIEWERS,
+                                           NGX_HTTP_RT_ADVISE_INTERVAL)
+                        ? "sse" : "poll");
+    }
+
+    return ngx_sprintf(p, "]}");
 }

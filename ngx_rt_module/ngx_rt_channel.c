@@ -24,6 +24,7 @@ ngx_rt_hub_lose(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel)
 
     channel->entry = NGX_RT_NONE;
     ngx_memzero(&channel->viewers, sizeof(ngx_rt_viewers_t));
+    ngx_memzero(&channel->held, sizeof(ngx_rt_viewers_t));
 
     for (q = ngx_queue_head(&channel->links);
          q != ngx_queue_sentinel(&channel->links);
@@ -156,6 +157,32 @@ ngx_rt_hub_look(ngx_rt_hub_t *hub, const ngx_str_t *name, ngx_rt_view_t *view)
     }
 
     return NGX_OK;
+}
+
+
+void
+ngx_rt_hub_count(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel)
+{
+    ngx_time_t  *tp;
+
+    ngx_rt_viewers_set(hub->store, channel->entry, channel->gen,
+                       &channel->viewers,
+                       (uint32_t) (channel->nlinks - channel->npolls));
+
+    if (channel->npolls == 0 && channel->held.count == 0
+        && channel->nheld == 0)
+    {
+        return;
+    }
+
+    tp = ngx_timeofday();
+
+    ngx_rt_rate_hold(hub->store, channel->entry, channel->gen, &channel->held,
+                     (uint32_t) channel->npolls,
+                     (uint64_t) tp->sec * 1000 + tp->msec);
+
+    ngx_rt_count(hub, held, (uint32_t) (channel->npolls - channel->nheld));
+    channel->nheld = channel->npolls;
 }
 
 

@@ -119,6 +119,7 @@ ngx_rt_hub_take_slot(ngx_rt_hub_t *hub)
 
     __atomic_store_n(&slot->open[NGX_RT_SSE], 0, __ATOMIC_RELAXED);
     __atomic_store_n(&slot->open[NGX_RT_WEBSOCKET], 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&slot->held, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&slot->pending, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&slot->quitting, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&slot->pid, (uint32_t) ngx_pid, __ATOMIC_RELEASE);
@@ -158,10 +159,13 @@ ngx_rt_hub_exit(ngx_rt_hub_conf_t *conf)
 
         ngx_rt_viewers_set(hub->store, channel->entry, channel->gen,
                            &channel->viewers, 0);
+        ngx_rt_rate_hold(hub->store, channel->entry, channel->gen,
+                         &channel->held, 0, 0);
     }
 
     __atomic_store_n(&hub->slot->open[NGX_RT_SSE], 0, __ATOMIC_RELAXED);
     __atomic_store_n(&hub->slot->open[NGX_RT_WEBSOCKET], 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&hub->slot->held, 0, __ATOMIC_RELAXED);
 
     if (hub->buffer) {
         ngx_free(hub->buffer);

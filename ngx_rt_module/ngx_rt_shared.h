@@ -5,7 +5,7 @@
  * Layer 1, what all workers share: one zone per hub, holding a table of
  * channels and a log of messages.  Knows no events and no HTTP.
  *
- *   zone    | head | slots | buckets | entries | log .................... |
+ *   zone    | head | slots | entries | buckets | rates | log ............ |
  *
  * One lock, the zone's slab mutex, taken by whoever writes; the master opens
  * it again when its holder is killed, and the next writer repairs what was
@@ -185,6 +185,45 @@ typedef struct {
     uint32_t                      viewers;  /* streams, ngx_rt_viewers.c */
 } ngx_rt_entry_sh_t;
 
+/*
+ * How often a channel changes, and how many poll it: one line for each entry,
+ * of the same index.  What it means is told in ngx_rt_rate.c.
+ *
+ * changed, mean, mark and begun are written by the holder of the mutex; the
+ * rest by any worker that answers a poll, without a lock, by atomic additions.
+ * All of it is read without a lock, each field for itself.  None of it decides
+ * about right or wrong, only about advice: a worker that is killed between two
+ * fields leaves an estimate that is off by some polls, and right again within
+ * a minute; a poll under way while the entry is given to another channel may
+ * be counted there.  Nothing is to be repaired.
+ */
+
+typedef struct {
+    /* sums that halve every 14 s, by whoever moves the stamp */
+    uint32_t                      stamp;    /* ticks: 22 bits when, 10 how
+                                               long it has been counted */
+    uint32_t                      sum;      /* 1/128 s: own gaps of polls */
+    uint32_t                      own;      /* 1/1024: polls that had one */
+    uint32_t                      other;    /* 1/1024: polls that had none */
+
+    /* the roll call */
+    uint64_t                      calls;    /* called, returned, done */
+    int64_t                       span;     /* ms, returns less calls */
+    uint64_t                      result;   /* of the last one: pollers, ms */
+    uint32_t                      mark;     /* who has seen that was called */
+    uint16_t                      begun;    /* ticks */
+    uint16_t                      told;     /* 1/16 s: interval advised last,
+                                               the lowest bit: sse */
+
+    uint32_t                      changed;  /* ms, low bits: last change */
+    uint32_t                      mean;     /* ms of a gap, and 4 bits: how
+                                               many are in it */
+    uint32_t                      held;     /* polls that wait, as viewers */
+    uint32_t                      lately;   /* ticks 12 bits, 20 bits: polls
+                                               that waited then */
+} ngx_rt_rate_sh_t;
+
+_Static_assert(sizeof(ngx_rt_rate_sh_t) == 64, "ngx_rt_rate_sh_t");
 _Static_assert(sizeof(ngx_rt_record_sh_t) == 64, "ngx_rt_record_sh_t");
 _Static_assert(sizeof(ngx_rt_entry_sh_t) == 128, "ngx_rt_entry_sh_t");
 
@@ -211,7 +250,7 @@ typedef struct {
     uint64_t                      received[2];
     uint64_t                      slow_closed[2];
     uint32_t                      quitting; /* 1: asked to quit */
-    uint32_t                      unused;
+    uint32_t                      held;     /* gauge: polls that wait */
     uint64_t                      spare[15];
 } ngx_rt_slot_sh_t;
 
@@ -339,6 +378,7 @@ typedef struct {
     ngx_rt_slot_sh_t             *slots;
     uint32_t                     *buckets;
     ngx_rt_entry_sh_t            *entries;
+    ngx_rt_rate_sh_t             *rates;
     u_char                       *log;
     ngx_shmtx_t                  *mutex;
 
@@ -673,6 +713,10 @@ typedef struct {
  * be called every second, to add it again after somebody died */
 void ngx_rt_viewers_set(ngx_rt_store_t *st, uint32_t index, uint32_t gen,
     ngx_rt_viewers_t *own, uint32_t n);
+
+/* the same of a word like it */
+void ngx_rt_viewers_word(ngx_rt_store_t *st, uint32_t *word, uint32_t index,
+    uint32_t gen, ngx_rt_viewers_t *own, uint32_t n);
 
 /* the word: epoch of counting, then this many bits for the streams */
 #define NGX_RT_VIEWERS_BITS       20

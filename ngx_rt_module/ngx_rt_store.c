@@ -17,7 +17,7 @@
 
 
 #define NGX_RT_MAGIC              0x6e67785f7274ULL     /* "ngx_rt" */
-#define NGX_RT_LAYOUT             5
+#define NGX_RT_LAYOUT             6
 
 #define NGX_RT_LOG_LEAST          (16 * 1024)
 #define NGX_RT_ENTRIES_LEAST      16
@@ -28,6 +28,7 @@ typedef struct {
     size_t                        slots;    /* offsets */
     size_t                        buckets;
     size_t                        entries;
+    size_t                        rates;
     size_t                        log;
 } ngx_rt_layout_t;
 
@@ -44,6 +45,8 @@ static ngx_int_t ngx_rt_store_put(ngx_rt_store_t *st, uint32_t i,
     uint64_t *seq);
 static void ngx_rt_store_drop(ngx_rt_store_t *st, uint32_t i,
     const u_char *tag, uint64_t *seq);
+static void ngx_rt_store_changed(ngx_rt_store_t *st, uint32_t i,
+    const u_char *tag, uint64_t seq, uint64_t now);
 static void ngx_rt_store_place(ngx_rt_store_t *st, uint32_t i,
     const u_char *tag, ngx_uint_t flags);
 static void ngx_rt_store_trust(ngx_rt_store_t *st, uint32_t i);
@@ -99,7 +102,8 @@ ngx_rt_store_create(ngx_rt_store_t *st, void *mem, size_t size,
          buckets < 0x40000000 && buckets * sizeof(uint32_t) < rest;
          buckets *= 2)
     {
-        n = (rest - buckets * sizeof(uint32_t)) / sizeof(ngx_rt_entry_sh_t);
+        n = (rest - buckets * sizeof(uint32_t))
+            / (sizeof(ngx_rt_entry_sh_t) + sizeof(ngx_rt_rate_sh_t));
         n = ngx_min(n, buckets);
 
         if (n > head.nentries) {
@@ -195,8 +199,10 @@ ngx_rt_store_layout(ngx_rt_zone_sh_t *sh, ngx_rt_layout_t *lt)
     lt->buckets = lt->entries
                   + (size_t) sh->nentries * sizeof(ngx_rt_entry_sh_t);
 
-    lt->log = lt->buckets + (size_t) sh->nbuckets * sizeof(uint32_t);
-    lt->log = ngx_align(lt->log, 64);
+    lt->rates = lt->buckets + (size_t) sh->nbuckets * sizeof(uint32_t);
+    lt->rates = ngx_align(lt->rates, 64);
+
+    lt->log = lt->rates + (size_t) sh->nentries * sizeof(ngx_rt_rate_sh_t);
 
     return lt->log + sizeof(ngx_rt_record_sh_t);
 }
@@ -213,6 +219,7 @@ ngx_rt_store_point(ngx_rt_store_t *st, void *mem, ngx_rt_layout_t *lt)
     st->slots = (ngx_rt_slot_sh_t *) (p + lt->slots);
     st->buckets = (uint32_t *) (p + lt->buckets);
     st->entries = (ngx_rt_entry_sh_t *) (p + lt->entries);
+    st->rates = (ngx_rt_rate_sh_t *) (p + lt->rates);
     st->log = p + lt->log;
 }
 
@@ -423,6 +430,8 @@ ngx_rt_store_fill(ngx_rt_store_t *st, uint32_t i, const ngx_rt_key_t *key,
         ngx_rt_set(e->floor, st->sh->forgotten);
     }
 
+    ngx_rt_rate_reset(st, i, (uint64_t) now * 1000);
+
     NGX_RT_FAULT("fill: flags");
 
     ngx_rt_set(e->flags, (e->flags & NGX_RT_QUEUED) | NGX_RT_USED);
@@ -593,12 +602,30 @@ ngx_rt_store_put(ngx_rt_store_t *st, uint32_t i, const ngx_rt_message_t *msg,
 
     ngx_rt_store_done(st, rec.seq);
 
+    ngx_rt_store_changed(st, i, tag, rec.seq, now);
+
     ngx_rt_add(sh->messages, 1);
     ngx_rt_add(sh->bytes, msg->data.len);
 
     *seq = rec.seq;
 
     return NGX_OK;
+}
+
+
+/* of a stream the entry's own time counts: many may be read at once */
+
+static void
+ngx_rt_store_changed(ngx_rt_store_t *st, uint32_t i, const u_char *tag,
+    uint64_t seq, uint64_t now)
+{
+    uint32_t  mark;
+    uint64_t  at;
+
+    at = now;
+    mark = st->stream ? ngx_rt_rate_mark_sid(tag, &at) : ngx_rt_rate_mark(seq);
+
+    ngx_rt_rate_change(st, i, mark, at, now);
 }
 
 
@@ -825,6 +852,7 @@ ngx_rt_store_used(ngx_rt_store_t *st)
 
     return (uint64_t) ((u_char *) st->entries - (u_char *) sh)
            + (uint64_t) sh->nbuckets * sizeof(uint32_t)
-           + (uint64_t) ngx_rt_get(sh->channels) * sizeof(ngx_rt_entry_sh_t)
+           + (uint64_t) ngx_rt_get(sh->channels)
+             * (sizeof(ngx_rt_entry_sh_t) + sizeof(ngx_rt_rate_sh_t))
            + ngx_rt_get(sh->pinned) + ngx_rt_get(sh->history);
 }

@@ -10,7 +10,7 @@
 #define _NGX_RT_STORE_H_INCLUDED_
 
 
-#include <ngx_rt_shared.h>
+#include <ngx_rt_rate.h>
 
 
 /*

@@ -13,6 +13,9 @@
  * Whoever finds a worker dead that had streams begins a new epoch.  Between
  * that and the last worker's adding the counts are too low, never too high.
  *
+ * Polls that wait are counted likewise, in a word of their own (`held` in the
+ * entry's rates): they are viewers, but no streams.
+ *
  * An entry that is evicted and reused begins at zero.  A worker that has not
  * read of that yet checks gen before it subtracts; a reuse in that very
  * moment makes the new channel's count too low until the next epoch.
@@ -31,19 +34,27 @@ void
 ngx_rt_viewers_set(ngx_rt_store_t *st, uint32_t index, uint32_t gen,
     ngx_rt_viewers_t *own, uint32_t n)
 {
-    int64_t             count;
-    uint32_t            epoch, word, had;
-    ngx_rt_entry_sh_t  *entry;
-
     if (index == NGX_RT_NONE || index >= st->sh->nentries) {
         return;
     }
+
+    ngx_rt_viewers_word(st, &st->entries[index].viewers, index, gen, own, n);
+}
+
+
+void
+ngx_rt_viewers_word(ngx_rt_store_t *st, uint32_t *at, uint32_t index,
+    uint32_t gen, ngx_rt_viewers_t *own, uint32_t n)
+{
+    int64_t             count;
+    uint32_t            epoch, word, had;
+    ngx_rt_entry_sh_t  *entry;
 
     entry = &st->entries[index];
 
     for ( ;; ) {
         epoch = ngx_rt_viewers_now(st);
-        word = __atomic_load_n(&entry->viewers, __ATOMIC_ACQUIRE);
+        word = __atomic_load_n(at, __ATOMIC_ACQUIRE);
 
         /* a word of a newer epoch than the one just read is not undone */
 
@@ -70,7 +81,7 @@ ngx_rt_viewers_set(ngx_rt_store_t *st, uint32_t index, uint32_t gen,
             return;
         }
 
-        if (__atomic_compare_exchange_n(&entry->viewers, &word,
+        if (__atomic_compare_exchange_n(at, &word,
                                         epoch << NGX_RT_VIEWERS_BITS
                                         | (uint32_t) count,
                                         0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
@@ -96,7 +107,8 @@ ngx_rt_viewers_taken(ngx_rt_store_t *st, ngx_rt_slot_sh_t *slot)
 {
     if (__atomic_load_n(&slot->pid, __ATOMIC_ACQUIRE)
         && (__atomic_load_n(&slot->open[0], __ATOMIC_RELAXED)
-            || __atomic_load_n(&slot->open[1], __ATOMIC_RELAXED)))
+            || __atomic_load_n(&slot->open[1], __ATOMIC_RELAXED)
+            || __atomic_load_n(&slot->held, __ATOMIC_RELAXED)))
     {
         ngx_rt_viewers_recount(st);
     }
@@ -117,7 +129,8 @@ ngx_rt_viewers_reap(ngx_rt_store_t *st)
 
         if (pid == 0
             || (__atomic_load_n(&slot->open[0], __ATOMIC_RELAXED) == 0
-                && __atomic_load_n(&slot->open[1], __ATOMIC_RELAXED) == 0)
+                && __atomic_load_n(&slot->open[1], __ATOMIC_RELAXED) == 0
+                && __atomic_load_n(&slot->held, __ATOMIC_RELAXED) == 0)
             || kill((ngx_pid_t) pid, 0) == 0 || ngx_errno != NGX_ESRCH)
         {
             continue;

@@ -13,7 +13,7 @@
 
 
 #include <ngx_event.h>
-#include <ngx_rt_shared.h>
+#include <ngx_rt_rate.h>
 
 
 typedef struct ngx_rt_hub_s         ngx_rt_hub_t;
@@ -231,6 +231,8 @@ struct ngx_rt_channel_s {
                                                room yet: asked for anew */
     uint32_t                      gen;
     ngx_rt_viewers_t              viewers;  /* what of nlinks is counted */
+    ngx_rt_viewers_t              held;     /* and of npolls */
+    ngx_uint_t                    nheld;    /* of the slot's gauge */
     ngx_rt_key_t                  key;
     u_char                        last[NGX_RT_TAG_LEN]; /* while filled */
     ngx_str_node_t                node;     /* in hub->channels */
@@ -436,10 +438,9 @@ ngx_int_t ngx_rt_hub_enter(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel);
 void ngx_rt_hub_lose(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel);
 void ngx_rt_hub_find_lost(ngx_rt_hub_t *hub);
 
-/* tells all workers how many streams of this one follow the channel */
-#define ngx_rt_hub_count(hub, ch)                                             \
-    ngx_rt_viewers_set((hub)->store, (ch)->entry, (ch)->gen, &(ch)->viewers,  \
-                       (uint32_t) ((ch)->nlinks - (ch)->npolls))
+/* tells all workers how many streams of this one follow the channel, and how
+ * many polls wait for it */
+void ngx_rt_hub_count(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel);
 
 /* streams of this node that follow the channel */
 ngx_uint_t ngx_rt_hub_viewers(ngx_rt_hub_t *hub, const ngx_str_t *name);

@@ -156,6 +156,8 @@ is_deeply([map { $r->header("X-$_") } qw(Result Version Transport Channel)],
 is(() = $r->header('ETag') =~ /"/g, 2, 'one ETag');
 $r = is_304('/gate/x?c=a', $etag, 'before any message: 304, nobody is asked');
 is($r->header('X-Result'), 'hit', 'a hit');
+like($r->header('RT-Poll-Interval'), qr/^[1-9]\d*$/, 'told when to ask again');
+is($r->header('RT-Advice'), 'poll', 'and how');
 is_304('/gate/x?c=a', "W/$etag", 'the weak form');
 is_304('/gate/other?c=a', $etag, 'another URL of the channel');
 is(get($ngx, '/gate/x?c=a', inm("\"b\", $etag"))->status, 304, 'a list');
@@ -164,6 +166,10 @@ is(get($ngx, '/gate/x?c=a', inm('*'))->status, 200,
 is(head($ngx, '/gate/x?c=a', inm($etag))->status, 304, 'HEAD');
 $r = head($ngx, '/gate/x?c=a');
 is_deeply([$r->status, $r->header('ETag')], [200, $etag], 'HEAD without it');
+
+$r = get($ngx, '/gate/x?c=a');
+like($r->header('RT-Poll-Interval'), qr/^[1-9]\d*$/, 'a 200 is told, too');
+is($r->header('RT-Advice'), 'poll', 'both');
 
 # a publish
 
