@@ -139,6 +139,11 @@ for my $change (1 .. $changes) {
     publish('state:1');
     $known = $change;
 }
+run(time + 1);
+my ($busy) = @{decode_json(get($ngx, '/status')->body)->{hubs}[0]{busiest}};
+is($busy->{channel}, 'state:1', 'the status has the channel first');
+cmp_ok(abs($busy->{viewers} - $pollers), '<=', $pollers / 5,
+    "and about its viewers: $busy->{viewers}");
 settle($changes, "$pollers pollers, $changes changes: all have the last state");
 is_deeply([splice @wrong, 0, 10], [], 'no answer was ever older than what was known');
 cmp_ok($app->count, '<=', $changes + 1,
