@@ -230,8 +230,6 @@ ngx_rt_snapshot_turn(ngx_rt_redis_t *rd)
 static void
 ngx_rt_snapshot_closed(ngx_rt_redis_t *rd)
 {
-    ngx_uint_t          i;
-    ngx_msec_t          delay;
     ngx_rt_snapshot_t  *s;
     ngx_rt_hub_conf_t  *conf;
 
@@ -259,24 +257,7 @@ ngx_rt_snapshot_closed(ngx_rt_redis_t *rd)
                       &conf->name, ngx_rt_redis_server(rd), &rd->error);
     }
 
-    delay = ngx_max(conf->reconnect_min, 1);
-
-    for (i = 0; i < s->attempt && delay < conf->reconnect_max; i++) {
-        delay *= 2;
-    }
-
-    if (delay < conf->reconnect_max) {
-        s->attempt++;
-
-    } else {
-        delay = ngx_max(conf->reconnect_max, 1);
-    }
-
-    /* jitter: between a half and the whole of it */
-
-    delay -= (ngx_msec_t) ngx_random() % (delay / 2 + 1);
-
-    ngx_rt_feeder_set_timer(&s->retry, delay);
+    ngx_rt_feeder_set_timer(&s->retry, ngx_rt_redis_delay(conf, &s->attempt));
 }
 
 

@@ -649,29 +649,8 @@ ngx_rt_feeder_closed(ngx_rt_redis_t *rd)
 static void
 ngx_rt_feeder_schedule(ngx_rt_feeder_t *f)
 {
-    ngx_uint_t          i;
-    ngx_msec_t          delay;
-    ngx_rt_hub_conf_t  *conf;
-
-    conf = f->hub->conf;
-    delay = ngx_max(conf->reconnect_min, 1);
-
-    for (i = 0; i < f->attempt && delay < conf->reconnect_max; i++) {
-        delay *= 2;
-    }
-
-    if (delay < conf->reconnect_max) {
-        f->attempt++;
-
-    } else {
-        delay = ngx_max(conf->reconnect_max, 1);
-    }
-
-    /* jitter: between a half and the whole of it */
-
-    delay -= (ngx_msec_t) ngx_random() % (delay / 2 + 1);
-
-    ngx_rt_feeder_set_timer(&f->retry, delay);
+    ngx_rt_feeder_set_timer(&f->retry,
+                            ngx_rt_redis_delay(f->hub->conf, &f->attempt));
 }
 
 

@@ -657,3 +657,26 @@ ngx_rt_redis_errno(ngx_rt_redis_t *rd, const char *what, ngx_err_t err)
 
     rd->error.len = p - rd->errbuf;
 }
+
+
+ngx_msec_t
+ngx_rt_redis_delay(ngx_rt_hub_conf_t *conf, ngx_uint_t *attempt)
+{
+    ngx_uint_t  i;
+    ngx_msec_t  delay;
+
+    delay = ngx_max(conf->reconnect_min, 1);
+
+    for (i = 0; i < *attempt && delay < conf->reconnect_max; i++) {
+        delay *= 2;
+    }
+
+    if (delay < conf->reconnect_max) {
+        (*attempt)++;
+
+    } else {
+        delay = ngx_max(conf->reconnect_max, 1);
+    }
+
+    return delay - (ngx_msec_t) ngx_random() % (delay / 2 + 1);
+}

@@ -376,6 +376,10 @@ void ngx_rt_redis_init(ngx_rt_redis_t *rd, ngx_log_t *log);
  */
 void ngx_rt_redis_open(ngx_rt_redis_t *rd);
 
+/* ms until the next attempt: redis_reconnect, doubled with each one, counted
+ * here; between a half and the whole of that by chance */
+ngx_msec_t ngx_rt_redis_delay(ngx_rt_hub_conf_t *conf, ngx_uint_t *attempt);
+
 /* the same, but to no other address than that where other is READY */
 void ngx_rt_redis_follow(ngx_rt_redis_t *rd, ngx_rt_redis_t *other);
 

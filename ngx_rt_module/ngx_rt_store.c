@@ -272,6 +272,32 @@ ngx_rt_store_term(ngx_rt_store_t *st, uint64_t term)
 
 
 ngx_int_t
+ngx_rt_store_named(ngx_rt_store_t *st, uint64_t term, const ngx_str_t *name,
+    uint32_t *entry)
+{
+    ngx_rt_key_t  key;
+
+    ngx_rt_table_key(st, name, &key);
+
+    ngx_rt_store_lock(st);
+
+    if (ngx_rt_store_term(st, term) != NGX_OK) {
+        ngx_rt_store_unlock(st);
+        return NGX_ABORT;
+    }
+
+    *entry = ngx_rt_table_find(st, &key);
+
+    if (*entry == NGX_RT_NONE) {
+        ngx_rt_store_unlock(st);
+        return NGX_DECLINED;
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
 ngx_rt_store_touch(ngx_rt_store_t *st, const ngx_str_t *name, time_t now,
     ngx_rt_view_t *view, ngx_uint_t *queued)
 {
@@ -670,24 +696,14 @@ ngx_rt_store_confirm(ngx_rt_store_t *st, uint64_t term, const ngx_str_t *name)
 {
     uint32_t             i;
     uint64_t             off;
-    ngx_rt_key_t         key;
+    ngx_int_t            rc;
     ngx_rt_entry_sh_t   *e;
     ngx_rt_record_sh_t   rec;
 
-    ngx_rt_table_key(st, name, &key);
+    rc = ngx_rt_store_named(st, term, name, &i);
 
-    ngx_rt_store_lock(st);
-
-    if (ngx_rt_store_term(st, term) != NGX_OK) {
-        ngx_rt_store_unlock(st);
-        return NGX_ABORT;
-    }
-
-    i = ngx_rt_table_find(st, &key);
-
-    if (i == NGX_RT_NONE) {
-        ngx_rt_store_unlock(st);
-        return NGX_DECLINED;
+    if (rc != NGX_OK) {
+        return rc;
     }
 
     e = &st->entries[i];
@@ -743,23 +759,13 @@ ngx_rt_store_follow(ngx_rt_store_t *st, uint64_t term, const ngx_str_t *name,
     const u_char tag[NGX_RT_TAG_LEN], ngx_uint_t broken)
 {
     uint32_t            i;
-    ngx_rt_key_t        key;
+    ngx_int_t           rc;
     ngx_rt_entry_sh_t  *e;
 
-    ngx_rt_table_key(st, name, &key);
+    rc = ngx_rt_store_named(st, term, name, &i);
 
-    ngx_rt_store_lock(st);
-
-    if (ngx_rt_store_term(st, term) != NGX_OK) {
-        ngx_rt_store_unlock(st);
-        return NGX_ABORT;
-    }
-
-    i = ngx_rt_table_find(st, &key);
-
-    if (i == NGX_RT_NONE) {
-        ngx_rt_store_unlock(st);
-        return NGX_DECLINED;
+    if (rc != NGX_OK) {
+        return rc;
     }
 
     e = &st->entries[i];

@@ -28,6 +28,11 @@ void ngx_rt_store_begin(ngx_rt_store_t *st);
 /* NGX_OK, or NGX_ABORT: the term is over */
 ngx_int_t ngx_rt_store_term(ngx_rt_store_t *st, uint64_t term);
 
+/* takes the lock for a change of that channel.  NGX_OK; without the lock:
+ * NGX_ABORT, the term is over; NGX_DECLINED, the channel is not in the table */
+ngx_int_t ngx_rt_store_named(ngx_rt_store_t *st, uint64_t term,
+    const ngx_str_t *name, uint32_t *entry);
+
 /* tells that everything up to seq is visible */
 #define ngx_rt_store_done(st, s)                                              \
     __atomic_store_n(&(st)->sh->seq, (s), __ATOMIC_RELEASE)

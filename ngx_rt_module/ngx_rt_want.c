@@ -199,23 +199,13 @@ ngx_rt_store_unfollow(ngx_rt_store_t *st, uint64_t term,
     const ngx_str_t *name)
 {
     uint32_t            i;
-    ngx_rt_key_t        key;
+    ngx_int_t           rc;
     ngx_rt_entry_sh_t  *e;
 
-    ngx_rt_table_key(st, name, &key);
+    rc = ngx_rt_store_named(st, term, name, &i);
 
-    ngx_rt_store_lock(st);
-
-    if (ngx_rt_store_term(st, term) != NGX_OK) {
-        ngx_rt_store_unlock(st);
-        return NGX_ABORT;
-    }
-
-    i = ngx_rt_table_find(st, &key);
-
-    if (i == NGX_RT_NONE) {
-        ngx_rt_store_unlock(st);
-        return NGX_DECLINED;
+    if (rc != NGX_OK) {
+        return rc;
     }
 
     e = &st->entries[i];
