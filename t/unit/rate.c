@@ -356,7 +356,7 @@ advice(void)
     rate.viewers = 49 * 1000;
     is_int(ngx_rt_rate_advise(&rate, 50, 5000), 0, "49 of 50, no change");
     rate.viewers = 50 * 1000;
-    is_int(ngx_rt_rate_advise(&rate, 50, 5000), 1, "50");
+    is_int(ngx_rt_rate_advise(&rate, 50, 5000), 1, "50 of 50");
     rate.sse = 1;
     rate.viewers = 46 * 1000;
     is_int(ngx_rt_rate_advise(&rate, 50, 5000), 1, "46, was sse");
