@@ -1,39 +1,28 @@
 /*
- * rt.js: a channel of ngx_rt in a page, by polls or by a stream, as the
- * server advises.
+ * A channel of ngx_rt, by polls or by a stream as the server advises.
  *
- *     import { subscribe } from "./rt.js";
  *     const feed = subscribe("/rt/orders:42", ({ data }) => show(data),
  *                            { onGap: loadEverythingAgain });
  *     feed.close();
  *
  * A message is { data, event, id, channel }; data is text, never markup.  A
- * stream brings every message, a poll the latest state, and that only when
- * it differs from what was told last.  One cursor serves both (ETag, SSE id,
- * last_event_id), so changing over neither loses nor repeats.
+ * stream brings every message, a poll the latest state where it differs from
+ * what was told last.  One cursor serves both, so that changing over neither
+ * loses nor repeats.
  *
- * Options: onGap({ channel, reason, id }); onStatus(feed), after each answer
- * and change; events, the named ones to hear; channels, the names where the
- * URL has several (with rt_event channel); cursor to begin at; check, after
- * how many poll intervals a stream is looked at from outside (10); wait, ms
- * for a stream to open (10000).
- *
- * feed: transport (poll, sse, none), reason, interval (s), status, cursor,
- * close().
+ * Options, and what feed tells: README.md, "In the browser".
  */
 
-const BLOCKED = 60000;      /* ms to poll where streams are blocked, doubled
-                             * up to 16 times when they still are */
-const TIMEOUT = 30000;      /* ms, of a poll */
+const BLOCKED = 60000;      /* ms to poll where streams don't pass, at first */
+const TIMEOUT = 30000;      /* ms, of a request */
 
-/* as EventSource has it: every line end is "\n", a BOM is data */
+/* as EventSource: a line ends by "\n", a BOM is data */
 const lines = (text) => text.replace(/\r\n?/g, "\n");
 const decode = (bytes) => lines(
     new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes));
 
 const jitter = (s) => 1000 * s * (0.9 + Math.random() / 5);
 
-/* the page's mistakes are its own */
 const call = (fn, value) => {
     try {
         fn?.(value);
@@ -42,7 +31,7 @@ const call = (fn, value) => {
     }
 };
 
-/* the messages of a poll: of several channels it is a list */
+/* a poll of several channels is a list */
 function unpack(text, type) {
     try {
         const list = /^application\/json/.test(type) && JSON.parse(text);
@@ -53,7 +42,7 @@ function unpack(text, type) {
                     (c) => c.charCodeAt(0))) : lines(data),
             }));
         }
-    } catch { /* one message, whatever it is */ }
+    } catch { /* no list */ }
     return [{ data: text, event: "message" }];
 }
 
@@ -61,12 +50,10 @@ export function subscribe(url, onMessage, options = {}) {
     const { events = [], channels = [], check = 10, wait = 10000 } = options;
     const feed = { transport: "none", reason: "", interval: 5, status: 0,
                    cursor: options.cursor ?? "", close };
-    const told = new Map();     /* the data last told, by channel */
-    let source, request, timer, deadline;
-    let streaming = false;
-    let failures = 0;           /* of polls, in a row */
-    let misses = 0;             /* of streams, in a row */
-    let blocks = 0, blockedUntil = 0;
+    const told = new Map();     /* by channel */
+    let source, request, timer, deadline, streaming;
+    let failures = 0, misses = 0;       /* of polls, of streams, in a row */
+    let blocks = 0, until = 0;          /* how often and how long blocked */
 
     function stop() {
         source?.close();
@@ -119,46 +106,38 @@ export function subscribe(url, onMessage, options = {}) {
         stop();
         streaming = false;
         const mine = request = new AbortController();
-        let pause;
-        try {
-            const answer = await ask("GET", mine);
-            if (request !== mine) {
-                return;
-            }
-            failures = 0;
-            if (misses > 1) {       /* polls pass where streams did not */
-                blockedUntil = Date.now() + BLOCKED * 2 ** Math.min(4, blocks++);
-            }
-            misses = 0;
-            take(answer, mine);
-            const advised = answer.advice === "sse" && feed.cursor;
-            const blocked = Date.now() < blockedUntil;
-            if (request !== mine) {
-                return;             /* closed by onMessage */
-            }
-            if (advised && !blocked) {
-                stream();
-                return;
-            }
-            tell("poll", advised ? "streams are blocked" : "advised");
-            pause = jitter(feed.interval);
-        } catch (error) {
-            if (request !== mine) {
-                return;
-            }
-            misses = 0;
-            pause = backoff(error.after);
-            tell("poll", `error: ${error.message}`);
+        const answer = await ask("GET", mine).catch((error) => ({ error }));
+        const { error, advice } = answer;
+        if (request !== mine) {
+            return;
         }
-        if (request === mine) {
-            timer = setTimeout(poll, pause);
+        if (error) {
+            timer = setTimeout(poll, backoff(error.after));
+        } else {
+            timer = setTimeout(poll, jitter(feed.interval));
+            failures = 0;
+            if (misses > 1) {           /* but polls pass */
+                until = Date.now() + BLOCKED * 2 ** Math.min(4, blocks++);
+            }
+            take(answer, mine);
+        }
+        misses = 0;
+        if (request !== mine) {
+            return;                     /* closed by onMessage */
+        }
+        const advised = advice === "sse" && feed.cursor;
+        if (advised && Date.now() >= until) {
+            stream();
+        } else {
+            tell("poll", error?.message
+                 ?? (advised ? "streams are blocked" : "advised"));
         }
     }
 
     function take({ status, text, type, id }, mine) {
         const fresh = status === 200 ? unpack(text, type).filter(
             ({ channel, data }) => told.get(channel) !== data) : [];
-        /* new state without an ETag is no ground for a later 304 */
+        /* without an ETag there is no ground for a later 304 */
         feed.cursor = id || (fresh.length ? "" : feed.cursor);
         for (const message of fresh) {
             if (request === mine) {
@@ -175,8 +154,10 @@ export function subscribe(url, onMessage, options = {}) {
             + (url.includes("?") ? "&" : "?") + "last_event_id="
             + encodeURIComponent(feed.cursor).replaceAll("%2C", ","));
         const blocked = () => {
-            misses = 2;
-            poll();
+            if (source === mine) {
+                misses = 2;
+                poll();
+            }
         };
         tell("sse", "opening");
         deadline = setTimeout(blocked, wait);
@@ -192,11 +173,11 @@ export function subscribe(url, onMessage, options = {}) {
                 return;
             }
             tell("sse", "reconnecting");
-            if (mine.readyState === EventSource.CLOSED) {
+            if (mine.readyState < 2) {  /* by itself, after its retry */
+                deadline = setTimeout(blocked, 4 * wait);
+            } else {
                 clearTimeout(timer);
                 timer = setTimeout(stream, backoff());
-            } else {                /* after retry: of the server */
-                deadline = setTimeout(blocked, 4 * wait);
             }
         };
         for (const type of ["message", "rt.gap", ...events, ...channels]) {
@@ -221,25 +202,25 @@ export function subscribe(url, onMessage, options = {}) {
                           id: feed.cursor, channel });
     }
 
-    /* A stream shows no headers: a HEAD on the side tells whether polls are
-     * advised again, and whether there is news that the stream is silent
-     * about, as behind a proxy that buffers. */
+    /* A stream shows no headers: HEAD tells on the side whether polls are
+     * advised again, and of news that the stream has not brought, as behind a
+     * proxy that buffers. */
     async function look(blocked) {
         const mine = request = new AbortController();
         const before = feed.cursor;
-        const { status, advice, id } = await ask("HEAD", mine).catch(() => ({}));
+        timer = setTimeout(look, jitter(check * feed.interval), blocked);
+        const { status, advice, id } = await ask("HEAD", mine)
+            .catch((error) => error);
         if (request !== mine) {
             return;
         }
         if (advice === "poll") {
             poll();
-            return;
+        } else if (status === 200 && id) {
+            clearTimeout(deadline);
+            deadline = setTimeout(
+                () => feed.cursor === before && blocked(), wait);
         }
-        if (status === 200 && id) {
-            deadline = setTimeout(() => feed.cursor === before && blocked(),
-                                  wait);
-        }
-        timer = setTimeout(look, jitter(check * feed.interval), blocked);
     }
 
     function seen() {
