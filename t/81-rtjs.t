@@ -45,6 +45,7 @@ END
     location ~ ^/stream/(?<channel>.+)$ { rt_subscribe log $channel; }
     location = /publish { rt_publish mem $arg_channel; }
     location = /rt-status { rt_status json; }
+    location = /favicon.ico { return 204; }
 END
 );
 

@@ -51,7 +51,7 @@ export function subscribe(url, onMessage, options = {}) {
     const feed = { transport: "none", reason: "", interval: 5, status: 0,
                    cursor: options.cursor ?? "", close };
     const told = new Map();     /* by channel */
-    let source, request, timer, deadline, streaming;
+    let source, request, timer, deadline, streaming, closed;
     let failures = 0, misses = 0;       /* of polls, of streams, in a row */
     let blocks = 0, until = 0;          /* how often and how long blocked */
 
@@ -75,76 +75,86 @@ export function subscribe(url, onMessage, options = {}) {
                                         after * (1 + Math.random() / 10)));
     }
 
-    async function ask(method, mine) {
+    /* an answer, { error }, or nothing when it does not matter any more */
+    async function ask(method) {
+        const mine = request = new AbortController();
         const late = setTimeout(() => mine.abort(new Error("timeout")),
                                 TIMEOUT);
+        const before = feed.cursor;
+        let answer;
         try {
             const response = await fetch(url, {
                 method, cache: "no-store", signal: mine.signal,
-                headers: feed.cursor
-                    ? { "If-None-Match": `"${feed.cursor}"` } : {},
+                headers: before ? { "If-None-Match": `"${before}"` } : {},
             });
             const { status } = response;
             const header = (name) => response.headers.get(name) ?? "";
-            feed.status = status;
-            if (![200, 204, 304].includes(status)) {
-                const after = header("Retry-After");
-                throw Object.assign(new Error(status), { after: after * 1000
-                    || Date.parse(after) - Date.now() || 0 });
+            const after = header("Retry-After");
+            answer = [200, 204, 304].includes(status) ? {
+                status, before, advice: header("RT-Advice"),
+                type: header("Content-Type"),
+                id: header("ETag").replace(/^W\/|"/g, ""),
+                text: decode(await response.arrayBuffer()),
+            } : { error: String(status), after: after * 1000
+                  || Date.parse(after) - Date.now() || 0 };
+            if (request === mine) {
+                feed.status = status;
+                feed.interval = Number(header("RT-Poll-Interval")) || 5;
             }
-            feed.interval = Number(header("RT-Poll-Interval")) || 5;
-            return { status, advice: header("RT-Advice"),
-                     type: header("Content-Type"),
-                     id: header("ETag").replace(/^W\/|"/g, ""),
-                     text: decode(await response.arrayBuffer()) };
-        } finally {
-            clearTimeout(late);
+        } catch (error) {
+            answer = { error: error.message };
         }
+        clearTimeout(late);
+        return request === mine ? answer : null;
     }
 
     async function poll() {
         stop();
         streaming = false;
-        const mine = request = new AbortController();
-        const answer = await ask("GET", mine).catch((error) => ({ error }));
-        const { error, advice } = answer;
-        if (request !== mine) {
+        const answer = await ask("GET");
+        if (!answer) {
             return;
         }
-        if (error) {
-            timer = setTimeout(poll, backoff(error.after));
-        } else {
-            timer = setTimeout(poll, jitter(feed.interval));
+        const { error, advice, after } = answer;
+        timer = setTimeout(poll, error ? backoff(after) : jitter(feed.interval));
+        if (!error) {
             failures = 0;
-            if (misses > 1) {           /* but polls pass */
-                until = Date.now() + BLOCKED * 2 ** Math.min(4, blocks++);
-            }
-            take(answer, mine);
-        }
-        misses = 0;
-        if (request !== mine) {
-            return;                     /* closed by onMessage */
+            take(answer);
         }
         const advised = advice === "sse" && feed.cursor;
+        if (closed) {
+            return;                     /* by onMessage */
+        }
         if (advised && Date.now() >= until) {
             stream();
         } else {
-            tell("poll", error?.message
+            tell("poll", error
                  ?? (advised ? "streams are blocked" : "advised"));
         }
     }
 
-    function take({ status, text, type, id }, mine) {
+    function take({ status, text, type, id }) {
         const fresh = status === 200 ? unpack(text, type).filter(
             ({ channel, data }) => told.get(channel) !== data) : [];
         /* without an ETag there is no ground for a later 304 */
         feed.cursor = id || (fresh.length ? "" : feed.cursor);
         for (const message of fresh) {
-            if (request === mine) {
+            if (!closed) {
                 told.set(message.channel, message.data);
                 call(onMessage, { id: feed.cursor, ...message });
             }
         }
+    }
+
+    /* the stream is as good as blocked, unless the cursor moves */
+    function expire(ms, cursor) {
+        clearTimeout(deadline);
+        deadline = setTimeout(() => {
+            if (feed.cursor === (cursor ?? feed.cursor)) {
+                misses = 2;
+                probe();
+            }
+        }, ms);
     }
 
     function stream() {
@@ -153,37 +163,29 @@ export function subscribe(url, onMessage, options = {}) {
         const mine = source = new EventSource(url
             + (url.includes("?") ? "&" : "?") + "last_event_id="
             + encodeURIComponent(feed.cursor).replaceAll("%2C", ","));
-        const blocked = () => {
-            if (source === mine) {
-                misses = 2;
-                poll();
-            }
-        };
+        let opened = false;
         tell("sse", "opening");
-        deadline = setTimeout(blocked, wait);
+        expire(wait);
         mine.onopen = () => {
+            opened = true;
             misses = failures = 0;
             clearTimeout(deadline);
             tell("sse", "advised");
         };
         mine.onerror = () => {
-            clearTimeout(deadline);
-            if (++misses > 1) {
-                poll();
-                return;
-            }
-            tell("sse", "reconnecting");
-            if (mine.readyState < 2) {  /* by itself, after its retry */
-                deadline = setTimeout(blocked, 4 * wait);
+            if (opened && mine.readyState < 2) {
+                opened = false;         /* it opens again after its retry */
+                tell("sse", "reconnecting");
+                expire(4 * wait);
             } else {
-                clearTimeout(timer);
-                timer = setTimeout(stream, backoff());
+                misses++;
+                probe();
             }
         };
         for (const type of ["message", "rt.gap", ...events, ...channels]) {
             mine.addEventListener(type, hear);
         }
-        timer = setTimeout(look, jitter(check * feed.interval), blocked);
+        timer = setTimeout(look, jitter(check * feed.interval));
     }
 
     function hear({ type, data, lastEventId }) {
@@ -205,21 +207,31 @@ export function subscribe(url, onMessage, options = {}) {
     /* A stream shows no headers: HEAD tells on the side whether polls are
      * advised again, and of news that the stream has not brought, as behind a
      * proxy that buffers. */
-    async function look(blocked) {
-        const mine = request = new AbortController();
-        const before = feed.cursor;
-        timer = setTimeout(look, jitter(check * feed.interval), blocked);
-        const { status, advice, id } = await ask("HEAD", mine)
-            .catch((error) => error);
-        if (request !== mine) {
-            return;
-        }
+    async function look() {
+        timer = setTimeout(look, jitter(check * feed.interval));
+        const { status, advice, id, before } = await ask("HEAD") ?? {};
         if (advice === "poll") {
             poll();
         } else if (status === 200 && id) {
-            clearTimeout(deadline);
-            deadline = setTimeout(
-                () => feed.cursor === before && blocked(), wait);
+            expire(wait, before);
+        }
+    }
+
+    /* Twice not opened while HEAD is answered: polls pass, streams don't.
+     * Else nginx was away, and the stream goes on where it was. */
+    async function probe() {
+        stop();
+        const answer = await ask("HEAD");
+        if (answer?.error) {
+            misses = 0;
+            timer = setTimeout(probe, backoff(answer.after));
+            tell("sse", answer.error);
+        } else if (answer && misses > 1) {
+            misses = 0;
+            until = Date.now() + BLOCKED * 2 ** Math.min(4, blocks++);
+            poll();
+        } else if (answer) {
+            stream();
         }
     }
 
@@ -233,6 +245,7 @@ export function subscribe(url, onMessage, options = {}) {
     }
 
     function close() {
+        closed = true;
         stop();
         document.removeEventListener("visibilitychange", seen);
         tell("none", "closed");

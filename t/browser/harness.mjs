@@ -287,3 +287,34 @@ export function poll(page, path, etag = "") {
 export function cursor(etag) {
     return etag.replace(/^W\//, "").replaceAll('"', "");
 }
+
+
+/* viewers: open streams of others, straight to nginx */
+export class Viewers {
+    static async open(path, n) {
+        const self = new Viewers();
+        self.calls = [];
+        await Promise.all(Array.from({ length: n }, () => new Promise(
+            (resolve, reject) => {
+                const call = request(url + path, { agent: false,
+                    headers: { Accept: "text/event-stream" } });
+                call.on("response", (answer) => {
+                    answer.resume();
+                    answer.on("error", () => {});
+                    resolve();
+                });
+                call.on("error", reject);
+                self.calls.push(call);
+                call.end();
+            })));
+        return self;
+    }
+
+    /* all but so many */
+    leave(n = 0) {
+        for (const call of this.calls.splice(n)) {
+            call.on("error", () => {});
+            call.destroy();
+        }
+    }
+}

@@ -3,15 +3,13 @@
  * by t/81-rtjs.t, see harness.mjs; the locations are there.
  */
 
-import { request } from "node:http";
 import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import {
-    arrives, complaints, dir, feedIsLive, is, ok, open, publishByHttp, redis,
+    Viewers, arrives, complaints, dir, feedIsLive, is, ok, open, publishByHttp, redis,
     start, stop, until, url,
 } from "./harness.mjs";
 import { Proxy } from "./proxy.mjs";
 
-let proxy;
 let asked = 0;
 
 /* the test itself starts and stops nginx: t/81-rtjs.t */
@@ -29,44 +27,12 @@ async function nginx(what) {
 const say = (channel, text) => publishByHttp(`/publish?channel=${channel}`,
                                              text);
 
-/* viewers: open streams of others, straight to nginx */
-class Viewers {
-    static async open(path, n) {
-        const self = new Viewers();
-        self.calls = [];
-        await Promise.all(Array.from({ length: n }, () => new Promise(
-            (resolve, reject) => {
-                const call = request(url + path, { agent: false,
-                    headers: { Accept: "text/event-stream" } });
-                call.on("response", (answer) => {
-                    answer.resume();
-                    answer.on("error", () => {});
-                    resolve();
-                });
-                call.on("error", reject);
-                self.calls.push(call);
-                call.end();
-            })));
-        return self;
-    }
-
-    /* all but so many */
-    leave(n = 0) {
-        for (const call of this.calls.splice(n)) {
-            call.on("error", () => {});
-            call.destroy();
-        }
-    }
-}
-
 /* a subscription in a page of its own, and all that came of it */
 class Feed {
     static async open(path, options = {}) {
         const self = new Feed();
-        proxy.log.length = 0;
-        proxy.streams = "pass";
-        proxy.answer = () => undefined;
-        self.page = await open("/favicon.svg", { base: proxy.url });
+        self.proxy = await Proxy.start();
+        self.page = await open("/favicon.svg", { base: self.proxy.url });
         await self.page.evaluate(async ([path, options]) => {
             const { subscribe } = await import("/rt.js");
             window.got = { messages: [], gaps: [], states: [] };
@@ -118,21 +84,25 @@ class Feed {
         }, state);
     }
 
+    /* so many answers to polls */
+    polled(n) {
+        return until(() => this.proxy.polls()
+            .filter((poll) => poll.status).length >= n, 20);
+    }
+
     async close() {
         await this.page.close();
+        await this.proxy.stop();
     }
 }
-
-const polled = (n) => until(() => proxy.polls()
-    .filter((poll) => poll.status).length >= n, 20);
 
 
 async function polls() {
     await say("polls", "one");
     const feed = await Feed.open("/rt/polls");
     await feed.has("one", "polls: the latest message");
-    ok(await polled(4), "polls: goes on");
-    const seen = proxy.polls();
+    ok(await feed.polled(4), "polls: goes on");
+    const seen = feed.proxy.polls();
     is(seen.slice(0, 4).map((poll) => poll.status), [200, 304, 304, 304],
        "polls: 304 while nothing changes");
     is(seen[0].etag, "", "polls: the first has no condition");
@@ -150,22 +120,20 @@ async function polls() {
     await feed.has("after", "polls: stops nothing");
     is(await feed.data(), ["one", "<b>two</b>\n& \u{1F600}", "throw", "after"],
        "polls: each once");
-    is(proxy.opens().length, 0, "polls: no stream was opened");
+    is(feed.proxy.opens().length, 0, "polls: no stream was opened");
 
     await feed.page.evaluate(() => window.feed.close());
-    const before = proxy.log.length;
+    const before = feed.proxy.log.length;
     await say("polls", "closed");
-    const second = await open("/favicon.svg", { base: proxy.url });
-    await second.evaluate(() => new Promise((resolve) => {
-        setTimeout(resolve, 2500);
-    }));
-    is(proxy.log.length, before, "close: nothing is asked any more");
+    const clock = await Feed.open("/rt/polls?clock");
+    await clock.polled(4);
+    is(feed.proxy.log.length, before, "close: nothing is asked any more");
     is(await feed.state(), "none: closed", "close: and says so");
     ok(!(await feed.data()).includes("closed"), "close: nothing is told");
     await feed.show("hidden");
     await feed.show("visible");
     is(await feed.state(), "none: closed", "close: for good");
-    await second.close();
+    await clock.close();
     await feed.close();
 }
 
@@ -177,7 +145,7 @@ async function adapts() {
     is(await feed.transport(), "poll", "few viewers: and knows it");
     const viewers = await Viewers.open("/rt/adapts", 60);
     await feed.is("sse: advised", "60 viewers: moves to a stream");
-    const open = proxy.opens();
+    const open = feed.proxy.opens();
     is(open.length, 1, "60 viewers: one stream");
     ok(/\?last_event_id=[\w.,-]+$/.test(open[0].url),
        "60 viewers: from the poll's cursor", open[0].url);
@@ -187,17 +155,17 @@ async function adapts() {
     await feed.has("a20", "60 viewers: messages come by it");
     is(await feed.data(), Array.from({ length: 21 }, (_, i) => `a${i}`),
        "60 viewers: every one, once");
-    const looks = proxy.log.filter(({ method }) => method === "HEAD").length;
-    await arrives(() => proxy.log.filter(({ method }) => method === "HEAD")
+    const looks = feed.proxy.log.filter(({ method }) => method === "HEAD").length;
+    await arrives(() => feed.proxy.log.filter(({ method }) => method === "HEAD")
         .length > looks + 1, "60 viewers: is looked at on the side");
     is(await feed.transport(), "sse", "60 viewers: the stream stays");
-    is(proxy.polls().filter(({ at }) => at > open[0].at).length, 0,
+    is(feed.proxy.polls().filter(({ at }) => at > open[0].at).length, 0,
        "60 viewers: without polls");
 
     viewers.leave(5);
     await feed.is("poll: advised", "5 viewers: goes back to polls", 90);
-    await arrives(() => proxy.open() === 0, "5 viewers: the stream is closed");
-    const last = proxy.polls().findLast((poll) => poll.at > open[0].at);
+    await arrives(() => feed.proxy.open() === 0, "5 viewers: the stream is closed");
+    const last = feed.proxy.polls().findLast((poll) => poll.at > open[0].at);
     is(last?.status, 304, "5 viewers: by the stream's cursor");
     await say("adapts", "b");
     await feed.has("b", "5 viewers: polls");
@@ -217,7 +185,7 @@ async function changesOver() {
     let n = 0;
     const there = await until(async () => {
         await say("over", `m${++n}`);
-        return await feed.transport() === "sse" && proxy.open() > 0;
+        return await feed.transport() === "sse" && feed.proxy.open() > 0;
     }, 20);
     ok(there, "changing over: to a stream, under fire");
     const at = n;
@@ -233,7 +201,7 @@ async function changesOver() {
     });
     ok(since > 0 && data.includes(`m${at}`),
        "changing over: what was written last by polls, too");
-    const opened = /last_event_id=(.*)/.exec(proxy.opens()[0].url)[1];
+    const opened = /last_event_id=(.*)/.exec(feed.proxy.opens()[0].url)[1];
     const ids = (await feed.get("messages")).map(({ id }) => id);
     const from = ids.indexOf(opened);
     ok(from >= 0, "changing over: from the last that was polled");
@@ -251,26 +219,26 @@ async function blocked(how, options) {
     await say(channel, "one");
     const feed = await Feed.open(`/rt/${channel}`, { wait: 500, check: 1,
                                                      ...options });
-    proxy.streams = how;
+    feed.proxy.streams = how;
     await feed.has("one", `${how}: polls first`);
-    await arrives(() => proxy.opens().length > 0, `${how}: tries a stream`);
+    await arrives(() => feed.proxy.opens().length > 0, `${how}: tries a stream`);
     if (how === "buffer") {
         await feed.is("sse: advised", "buffer: opens");
         await say(channel, "unheard");
         await feed.has("unheard", "buffer: what the stream does not bring");
     }
     await feed.is("poll: streams are blocked", `${how}: goes on polling`);
-    const tried = proxy.opens().length;
+    const tried = feed.proxy.opens().length;
     is(tried, how === "refuse" ? 2 : 1, `${how}: after so many streams`);
     await say(channel, "two");
     await feed.has("two", `${how}: hears what comes`);
-    await polled(proxy.polls().length + 3);
-    is(proxy.opens().length, tried, `${how}: leaves it at that`);
+    await feed.polled(feed.proxy.polls().length + 3);
+    is(feed.proxy.opens().length, tried, `${how}: leaves it at that`);
     is(await feed.data(), how === "buffer" ? ["one", "unheard", "two"]
         : ["one", "two"], `${how}: each once`);
 
     /* a minute later */
-    proxy.streams = "pass";
+    feed.proxy.streams = "pass";
     await feed.page.evaluate(() => {
         const now = Date.now;
         Date.now = () => now() + 61000;
@@ -289,14 +257,12 @@ async function hidden() {
     await feed.has("one", "hidden: polls");
     await feed.show("hidden");
     await feed.is("none: hidden", "hidden: pauses");
-    const before = proxy.log.length;
+    const before = feed.proxy.log.length;
     await say("hidden", "two");
-    const other = await Feed.open("/rt/hidden?other");
-    proxy.log.length = 0;
-    await polled(3);
-    is(proxy.log.filter((entry) => !entry.url.includes("other")).length, 0,
-       "hidden: asks nothing", `${before} before`);
-    await other.close();
+    const clock = await Feed.open("/rt/hidden?clock");
+    await clock.polled(4);
+    is(feed.proxy.log.length, before, "hidden: asks nothing");
+    await clock.close();
     const seen = Date.now();
     await feed.show("visible");
     await feed.has("two", "hidden: seen again, it asks");
@@ -305,7 +271,7 @@ async function hidden() {
     const viewers = await Viewers.open("/rt/hidden", 60);
     await feed.is("sse: advised", "hidden: a stream");
     await feed.show("hidden");
-    await arrives(() => proxy.opens().every((entry) => !entry.open),
+    await arrives(() => feed.proxy.opens().every((entry) => !entry.open),
                   "hidden: is closed");
     for (const text of ["three", "four", "five"]) {
         await say("hidden", text);
@@ -361,93 +327,107 @@ async function errors() {
     await say("errors", "one");
     const feed = await Feed.open("/rt/errors");
     await feed.has("one", "errors: polls");
-    proxy.answer = () => ({ status: 500 });
-    await until(() => proxy.polls().filter((poll) => poll.status === 500)
+    feed.proxy.answer = () => ({ status: 500 });
+    await until(() => feed.proxy.polls().filter((poll) => poll.status === 500)
         .length >= 4, 40);
-    const failed = proxy.polls().filter((poll) => poll.status === 500);
+    const failed = feed.proxy.polls().filter((poll) => poll.status === 500);
     const gaps = failed.slice(1).map((poll, i) => Math.round(poll.at
                                                      - failed[i].at));
     ok(gaps[0] >= 990 && gaps[0] < 2500 && gaps[1] >= 1990 && gaps[1] < 4000
        && gaps[2] >= 3990 && gaps[2] < 7500, "errors: 1 s, 2 s, 4 s, with jitter",
        gaps.join(" "));
     is(await feed.state(), "poll: 500", "errors: are told");
-    const dates = [];
-    proxy.answer = () => {
-        dates.push(performance.now());
-        return { status: 503, headers: { "Retry-After": "12" } };
-    };
-    await until(() => dates.length >= 1, 20);
-    proxy.answer = () => undefined;
+    feed.proxy.answer = () => undefined;
     await say("errors", "two");
-    const next = await until(() => proxy.polls().at(-1).status === 200
-        && proxy.polls().at(-1), 30);
-    ok(next && next.at - dates[0] > 11900, "errors: Retry-After is honoured",
-       `${next?.at - dates[0]} ms`);
-    await feed.has("two", "errors: then it goes on");
+    await arrives(async () => (await feed.data()).includes("two"),
+                  "errors: then it goes on", 40);
     is(await feed.data(), ["one", "two"], "errors: each once");
     await feed.is("poll: advised", "errors: and is content");
     await feed.close();
+
+    for (const [form, value] of [["seconds", () => "6"], ["a date",
+            () => new Date(Date.now() + 7000).toUTCString()]]) {
+        const asked = await Feed.open("/rt/errors");
+        await asked.has("two", `Retry-After, ${form}: polls`);
+        let at;
+        asked.proxy.answer = () => {
+            at ??= performance.now();
+            return { status: 503, headers: { "Retry-After": value() } };
+        };
+        await until(() => at, 10);
+        asked.proxy.answer = () => undefined;
+        const next = await until(() => asked.proxy.polls().find((poll) =>
+            poll.at > at + 100), 20);
+        const ms = Math.round(next?.at - at);
+        ok(ms > 5500 && ms < 8500, `Retry-After, ${form}: is honoured`, ms);
+        await asked.close();
+    }
 }
 
 
 async function restarts() {
     await feedIsLive();
-    for (const [source, viewers] of [["stream", 0], ["stream", 60],
-                                     ["pub", 0], ["pub", 60]]) {
-        const name = `restart, ${source}, ${viewers ? "stream" : "polls"}`;
-        const path = `/${source}/r${viewers}`;
+    const cases = await Promise.all([["stream", 0], ["stream", 60], ["pub", 0],
+                                     ["pub", 60]].map(async ([source, n]) => {
+        const name = `restart, ${source}, ${n ? "stream" : "polls"}`;
         const send = (text) => (source === "stream"
-            ? redis("xadd", `s:r${viewers}`, "*", "data", text)
-            : redis("publish", `r${viewers}`, text));
-        const others = await Viewers.open(path, viewers);
-        const feed = await Feed.open(path, { check: 5 });
-        await feed.is(viewers ? "sse: advised" : "poll: advised",
-                      `${name}: begins`);
+            ? redis("xadd", `s:r${n}`, "*", "data", text)
+            : redis("publish", `r${n}`, text));
+        const viewers = await Viewers.open(`/${source}/r${n}`, n);
+        const feed = await Feed.open(`/${source}/r${n}`, { check: 20 });
+        await feed.is(n ? "sse: advised" : "poll: advised", `${name}: begins`);
         await send("before");
         await feed.has("before", `${name}: hears`);
-        await nginx("stop");
-        await arrives(async () => /^(poll: (?!adv)|sse: rec)/.test(
+        return { name, send, feed, viewers, source, n };
+    }));
+    await nginx("stop");
+    for (const { name, send, feed } of cases) {
+        await arrives(async () => /^(poll: (?!adv)|sse: (?!adv))/.test(
             await feed.state()), `${name}: nginx is gone`);
         await send("meanwhile 1");
         await send("meanwhile 2");
-        await nginx("start");
-        await feedIsLive();
-        await arrives(async () => (await feed.state()).endsWith(": advised"),
+    }
+    await nginx("start");
+    await feedIsLive();
+    await Promise.all(cases.map(async ({ name, send, feed, viewers, source,
+                                         n }) => {
+        await feed.is(n ? "sse: advised" : "poll: advised",
                       `${name}: there again`, 40);
-        await until(async () => (await redis("pubsub", "numsub",
-            `r${viewers}`)).endsWith("\n1"), 5);
         await send("after");
         await feed.has("after", `${name}: goes on`);
         const data = await feed.data();
-        is(new Set(data).size, data.length, `${name}: nothing twice`);
-        const missed = ["meanwhile 1", "meanwhile 2"]
-            .filter((text) => !data.includes(text));
         const gaps = await feed.get("gaps");
-        if (viewers && source === "stream") {
-            is([missed, gaps], [[], []], `${name}: nothing missed`);
-        } else if (viewers) {
-            ok(gaps.length > 0, `${name}: what was missed is told`);
+        is(new Set(data).size, data.length, `${name}: nothing twice`);
+        if (!n) {
+            is([data[0], data.at(-1)], ["before", "after"],
+               `${name}: the latest`);
+        } else if (source === "stream") {
+            is([data, gaps], [["before", "meanwhile 1", "meanwhile 2",
+                               "after"], []], `${name}: nothing missed`);
         } else {
-            is(data[0] + data.at(-1), "beforeafter", `${name}: the latest`);
+            is(data, ["before", "after"], `${name}: what Redis does not keep`);
+            ok(gaps.length === 1 && gaps[0].channel === `r${n}`
+               && gaps[0].reason && gaps[0].id, `${name}: is told as a gap`,
+               JSON.stringify(gaps));
         }
-        others.leave();
+        viewers.leave();
         await feed.close();
-    }
+    }));
 }
 
 
 async function main() {
     await start();
-    proxy = await Proxy.start();
     const all = { polls, adapts, changesOver, hidden, several, errors,
                   refuse: () => blocked("refuse"), hold: () => blocked("hold"),
                   buffer: () => blocked("buffer") };
-    const only = process.env.RT_ONLY;
-    /* each has its own page, but they share the proxy: one by one */
-    for (const [name, test] of Object.entries({ ...all, restarts })) {
-        if (!only || only.split(",").includes(name)) {
-            await test();
-        }
+    const only = process.env.RT_ONLY?.split(",");
+    const wanted = (name) => !only || only.includes(name);
+    /* each has its own channel, page and proxy */
+    await Promise.all(Object.keys(all).filter(wanted).map((name) =>
+        all[name]()));
+    if (wanted("restarts")) {
+        await restarts();
     }
     is(complaints.filter((text) => !/ERR_|status of 50|of the page/.test(text)),
        [], "no page has complained on the console");
@@ -460,5 +440,5 @@ try {
     ok(false, "the tests of rt.js run to their end", error.stack);
 } finally {
     await stop();
-    await proxy?.stop();
 }
+process.exit();
