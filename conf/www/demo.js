@@ -404,24 +404,20 @@ class Adaptive {
         const names = { poll: "polls", sse: "streams", none: "rests" };
         pill("adaptive-state", names[transport],
              transport === "none" || reason === "advised" ? "good" : "warn");
-        const every = `every ${interval} s`;
+        const every = `polls, every ${interval} s.`;
         const why = {
-            poll: { "advised": `Few viewers: the server advises polls, ${every}.`,
-                    "streams are blocked": `Streams do not pass: polls, ${every}.` },
-            sse: { "advised": "Many viewers: the server advises a stream.",
-                   "opening": "Many viewers: opens a stream.",
-                   "reconnecting": "The stream was cut: opens it again." },
-            none: { "hidden": "The tab is hidden: asks when it is seen again." },
-        };
-        set("adaptive-why", why[transport][reason]
-            ?? `No answer (${reason}), asks again soon.`);
-        if (transport === "poll") {
-            const same = status === 304;
-            if (!Object.hasOwn(why.poll, reason)) {
-                tick("adaptive-strip", "bad", `poll failed: ${reason}`);
-            } else if (same) {
-                tick("adaptive-strip", "same", "304, nothing new");
-            }
+            "poll: advised": `Few viewers: the server advises ${every}`,
+            "poll: streams are blocked": `Streams do not pass: ${every}`,
+            "sse: advised": "Many viewers: the server advises a stream.",
+            "sse: opening": "Many viewers: opens a stream.",
+            "sse: reconnecting": "The stream was cut: opens it again.",
+            "none: hidden": "The tab is hidden: asks when it is seen again.",
+        }[`${transport}: ${reason}`];
+        set("adaptive-why", why ?? `No answer (${reason}), asks again soon.`);
+        if (!why) {
+            tick("adaptive-strip", "bad", `failed: ${reason}`);
+        } else if (transport === "poll" && status === 304) {
+            tick("adaptive-strip", "same", "304, nothing new");
         }
     }
 }

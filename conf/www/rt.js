@@ -6,17 +6,17 @@
  *     feed.close();
  *
  * A message is { data, event, id, channel }; data is text, never markup.  A
- * stream brings every message, a poll the latest state where it differs from
- * what was told last.  One cursor serves both, so that changing over neither
- * loses nor repeats.
+ * stream brings every message, a poll the latest where it differs from what
+ * was told last.  One cursor serves both: changing over neither loses nor
+ * repeats.
  *
  * Options, and what feed tells: README.md, "In the browser".
  */
 
-const BLOCKED = 60000;      /* ms to poll where streams don't pass, at first */
-const TIMEOUT = 30000;      /* ms, of a request */
+const BLOCKED = 60000;      /* ms without streams, at first */
+const TIMEOUT = 30000;
 
-/* as EventSource: a line ends by "\n", a BOM is data */
+/* as EventSource has them */
 const lines = (text) => text.replace(/\r\n?/g, "\n");
 const decode = (bytes) => lines(
     new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes));
@@ -25,7 +25,7 @@ const jitter = (s) => 1000 * s * (0.9 + Math.random() / 5);
 
 const call = (fn, value) => {
     try {
-        fn?.(value);
+        fn && fn(value);
     } catch (error) {
         reportError(error);
     }
@@ -75,7 +75,7 @@ export function subscribe(url, onMessage, options = {}) {
                                         after * (1 + Math.random() / 10)));
     }
 
-    /* an answer, { error }, or nothing when it does not matter any more */
+    /* null: does not matter any more */
     async function ask(method) {
         const mine = request = new AbortController();
         const late = setTimeout(() => mine.abort(new Error("timeout")),
@@ -89,7 +89,7 @@ export function subscribe(url, onMessage, options = {}) {
             });
             const { status } = response;
             const header = (name) => response.headers.get(name) ?? "";
-            const after = header("Retry-After");
+            const after = header("Retry-After");    /* s, or a date */
             answer = [200, 204, 304].includes(status) ? {
                 status, before, advice: header("RT-Advice"),
                 type: header("Content-Type"),
@@ -116,14 +116,16 @@ export function subscribe(url, onMessage, options = {}) {
             return;
         }
         const { error, advice, after } = answer;
-        timer = setTimeout(poll, error ? backoff(after) : jitter(feed.interval));
-        if (!error) {
+        if (error) {
+            timer = setTimeout(poll, backoff(after));
+        } else {
+            timer = setTimeout(poll, jitter(feed.interval));
             failures = 0;
             take(answer);
         }
         const advised = advice === "sse" && feed.cursor;
-        if (closed) {
-            return;                     /* by onMessage */
+        if (closed) {                   /* by onMessage */
+            return;
         }
         if (advised && Date.now() >= until) {
             stream();
@@ -136,21 +138,22 @@ export function subscribe(url, onMessage, options = {}) {
     function take({ status, text, type, id }) {
         const fresh = status === 200 ? unpack(text, type).filter(
             ({ channel, data }) => told.get(channel) !== data) : [];
-        /* without an ETag there is no ground for a later 304 */
+        /* no ETag: no ground for a later 304 */
         feed.cursor = id || (fresh.length ? "" : feed.cursor);
         for (const message of fresh) {
-            if (!closed) {
-                told.set(message.channel, message.data);
-                call(onMessage, { id: feed.cursor, ...message });
-            }
+            give({ id: feed.cursor, ...message });
         }
     }
 
-    /* the stream is as good as blocked, unless the cursor moves */
-    function expire(ms, cursor) {
+    function give(message) {
+        told.set(message.channel, message.data);
+        call(!closed && onMessage, message);
+    }
+
+    function expire(ms, before = feed.cursor) {
         clearTimeout(deadline);
         deadline = setTimeout(() => {
-            if (feed.cursor === (cursor ?? feed.cursor)) {
+            if (feed.cursor === before) {
                 misses = 2;
                 probe();
             }
@@ -174,7 +177,7 @@ export function subscribe(url, onMessage, options = {}) {
         };
         mine.onerror = () => {
             if (opened && mine.readyState < 2) {
-                opened = false;         /* it opens again after its retry */
+                opened = false;         /* tries again by itself */
                 tell("sse", "reconnecting");
                 expire(4 * wait);
             } else {
@@ -199,14 +202,12 @@ export function subscribe(url, onMessage, options = {}) {
             return;
         }
         const channel = channels.includes(type) ? type : undefined;
-        told.set(channel, data);
-        call(onMessage, { data, event: channel ? "message" : type,
-                          id: feed.cursor, channel });
+        give({ data, event: channel ? "message" : type, id: feed.cursor,
+               channel });
     }
 
-    /* A stream shows no headers: HEAD tells on the side whether polls are
-     * advised again, and of news that the stream has not brought, as behind a
-     * proxy that buffers. */
+    /* A stream shows no headers: on the side HEAD tells when polls are
+     * advised, and of news that a proxy keeps back. */
     async function look() {
         timer = setTimeout(look, jitter(check * feed.interval));
         const { status, advice, id, before } = await ask("HEAD") ?? {};
@@ -217,8 +218,7 @@ export function subscribe(url, onMessage, options = {}) {
         }
     }
 
-    /* Twice not opened while HEAD is answered: polls pass, streams don't.
-     * Else nginx was away, and the stream goes on where it was. */
+    /* twice no stream while HEAD is answered: blocked */
     async function probe() {
         stop();
         const answer = await ask("HEAD");

@@ -48,7 +48,8 @@ export function rtQuery(url, parse = (text) => text) {
     return {
         queryKey: ["rt", url],
         async queryFn({ client, queryKey, signal }) {
-            const query = client.getQueryCache().find({ queryKey, exact: true });
+            const query = client.getQueryCache()
+                .find({ queryKey, exact: true });
             const now = await ask(url, parse, known.get(query) ?? {}, signal);
             known.set(query, now);
             return now.data;

@@ -10,7 +10,8 @@
  *                     "buffer"    headers pass, the body waits for the end
  *     proxy.answer = (request) => ({ status, headers }) | undefined
  *                                 instead of asking nginx, for polls
- *     proxy.log                   { method, url, stream, etag, status, at, open }
+ *     proxy.log                   { method, url, stream, etag, status, at,
+ *                                   open }, of what is no file
  *     proxy.polls()  proxy.opens()     the GETs that are none, or streams
  *     proxy.open()                how many are under way
  *     await proxy.stop()
@@ -28,8 +29,9 @@ export class Proxy {
 
     static async start() {
         const self = new Proxy();
-        self.server = createServer((request, response) => self.serve(request,
-                                                                     response));
+        self.server = createServer((request, response) => {
+            self.serve(request, response);
+        });
         await new Promise((resolve) => self.server.listen(0, "127.0.0.1",
                                                           resolve));
         self.url = `http://127.0.0.1:${self.server.address().port}`;

@@ -5,8 +5,8 @@
 
 import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import {
-    Viewers, arrives, complaints, dir, feedIsLive, is, ok, open, publishByHttp, redis,
-    start, stop, until, url,
+    Viewers, arrives, complaints, dir, feedIsLive, is, ok, open,
+    publishByHttp, redis, start, stop, until, url,
 } from "./harness.mjs";
 import { Proxy } from "./proxy.mjs";
 
@@ -69,7 +69,8 @@ class Feed {
     }
 
     is(state, name, seconds = 15) {
-        return arrives(async () => await this.state() === state, name, seconds);
+        return arrives(async () => await this.state() === state, name,
+                       seconds);
     }
 
     has(text, name) {
@@ -107,8 +108,8 @@ async function polls() {
        "polls: 304 while nothing changes");
     is(seen[0].etag, "", "polls: the first has no condition");
     ok(/^"[\w.,-]+"$/.test(seen[1].etag), "polls: the next has the ETag");
-    const gaps = [1, 2].map((i) => seen[i + 1].at - seen[i].at);
-    ok(gaps.every((ms) => ms > 850 && ms < 2500),
+    const gaps = [1, 2].map((i) => Math.round(seen[i + 1].at - seen[i].at));
+    ok(Math.min(...gaps) > 850 && Math.min(...gaps) < 1600,
        "polls: at the advised interval", gaps.join(" "));
     is(await feed.state(), "poll: advised", "polls: and says so");
 
@@ -155,21 +156,25 @@ async function adapts() {
     await feed.has("a20", "60 viewers: messages come by it");
     is(await feed.data(), Array.from({ length: 21 }, (_, i) => `a${i}`),
        "60 viewers: every one, once");
-    const looks = feed.proxy.log.filter(({ method }) => method === "HEAD").length;
-    await arrives(() => feed.proxy.log.filter(({ method }) => method === "HEAD")
-        .length > looks + 1, "60 viewers: is looked at on the side");
+    const looks = () => feed.proxy.log.filter(({ method }) =>
+        method === "HEAD").length;
+    const before = looks();
+    await arrives(() => looks() > before + 1,
+                  "60 viewers: is looked at on the side");
     is(await feed.transport(), "sse", "60 viewers: the stream stays");
     is(feed.proxy.polls().filter(({ at }) => at > open[0].at).length, 0,
        "60 viewers: without polls");
 
     viewers.leave(5);
     await feed.is("poll: advised", "5 viewers: goes back to polls", 90);
-    await arrives(() => feed.proxy.open() === 0, "5 viewers: the stream is closed");
+    await arrives(() => feed.proxy.open() === 0,
+                  "5 viewers: the stream is closed");
     const last = feed.proxy.polls().findLast((poll) => poll.at > open[0].at);
     is(last?.status, 304, "5 viewers: by the stream's cursor");
     await say("adapts", "b");
     await feed.has("b", "5 viewers: polls");
-    is((await feed.data()).slice(20), ["a20", "b"], "5 viewers: nothing twice");
+    is((await feed.data()).slice(20), ["a20", "b"],
+       "5 viewers: nothing twice");
     is(await feed.get("gaps"), [], "no gap");
     viewers.leave();
     await feed.close();
@@ -221,7 +226,8 @@ async function blocked(how, options) {
                                                      ...options });
     feed.proxy.streams = how;
     await feed.has("one", `${how}: polls first`);
-    await arrives(() => feed.proxy.opens().length > 0, `${how}: tries a stream`);
+    await arrives(() => feed.proxy.opens().length > 0,
+                  `${how}: tries a stream`);
     if (how === "buffer") {
         await feed.is("sse: advised", "buffer: opens");
         await say(channel, "unheard");
@@ -329,13 +335,12 @@ async function errors() {
     await feed.has("one", "errors: polls");
     feed.proxy.answer = () => ({ status: 500 });
     await until(() => feed.proxy.polls().filter((poll) => poll.status === 500)
-        .length >= 4, 40);
+        .length >= 3, 40);
     const failed = feed.proxy.polls().filter((poll) => poll.status === 500);
     const gaps = failed.slice(1).map((poll, i) => Math.round(poll.at
                                                      - failed[i].at));
-    ok(gaps[0] >= 990 && gaps[0] < 2500 && gaps[1] >= 1990 && gaps[1] < 4000
-       && gaps[2] >= 3990 && gaps[2] < 7500, "errors: 1 s, 2 s, 4 s, with jitter",
-       gaps.join(" "));
+    ok(gaps[0] > 950 && gaps[0] < 1900 && gaps[1] > 1950 && gaps[1] < 3900,
+       "errors: again after 1 s, then 2 s, with jitter", gaps.join(" "));
     is(await feed.state(), "poll: 500", "errors: are told");
     feed.proxy.answer = () => undefined;
     await say("errors", "two");
@@ -344,24 +349,25 @@ async function errors() {
     is(await feed.data(), ["one", "two"], "errors: each once");
     await feed.is("poll: advised", "errors: and is content");
     await feed.close();
+}
 
-    for (const [form, value] of [["seconds", () => "6"], ["a date",
-            () => new Date(Date.now() + 7000).toUTCString()]]) {
-        const asked = await Feed.open("/rt/errors");
-        await asked.has("two", `Retry-After, ${form}: polls`);
-        let at;
-        asked.proxy.answer = () => {
-            at ??= performance.now();
-            return { status: 503, headers: { "Retry-After": value() } };
-        };
-        await until(() => at, 10);
-        asked.proxy.answer = () => undefined;
-        const next = await until(() => asked.proxy.polls().find((poll) =>
-            poll.at > at + 100), 20);
-        const ms = Math.round(next?.at - at);
-        ok(ms > 5500 && ms < 8500, `Retry-After, ${form}: is honoured`, ms);
-        await asked.close();
-    }
+
+async function retryAfter(form, value) {
+    await say("after", "one");
+    const feed = await Feed.open("/rt/after");
+    await feed.has("one", `Retry-After, ${form}: polls`);
+    let at;
+    feed.proxy.answer = () => {
+        at ??= performance.now();
+        return { status: 503, headers: { "Retry-After": value() } };
+    };
+    await until(() => at, 10);
+    feed.proxy.answer = () => undefined;
+    const next = await until(() => feed.proxy.polls().find((poll) =>
+        poll.at > at + 100), 20);
+    const ms = Math.round(next?.at - at);
+    ok(ms > 3900 && ms < 6500, `Retry-After, ${form}: is honoured`, ms);
+    await feed.close();
 }
 
 
@@ -419,13 +425,18 @@ async function restarts() {
 async function main() {
     await start();
     const all = { polls, adapts, changesOver, hidden, several, errors,
+                  seconds: () => retryAfter("seconds", () => "4"),
+                  date: () => retryAfter("a date", () =>
+                      new Date(Date.now() + 5000).toUTCString()),
                   refuse: () => blocked("refuse"), hold: () => blocked("hold"),
                   buffer: () => blocked("buffer") };
     const only = process.env.RT_ONLY?.split(",");
     const wanted = (name) => !only || only.includes(name);
     /* each has its own channel, page and proxy */
-    await Promise.all(Object.keys(all).filter(wanted).map((name) =>
-        all[name]()));
+    await Promise.all(Object.keys(all).filter(wanted).map(async (name) => {
+        await all[name]();
+        console.log(`# ${name}: ${Math.round(performance.now() / 1000)} s`);
+    }));
     if (wanted("restarts")) {
         await restarts();
     }
