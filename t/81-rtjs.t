@@ -37,6 +37,9 @@ END
         add_header Content-Security-Policy "default-src 'self'";
     }
     location ~ ^/rt/(?<channel>.+)$ { rt_subscribe mem $channel; }
+    location ~ ^/slow/(?<channel>.+)$ {
+        rt_subscribe mem $channel; rt_poll_interval 60s 60s;
+    }
     location ~ ^/many/(?<channel>.+)$ {
         rt_subscribe mem $channel; rt_event channel;
         default_type application/json;

@@ -25,15 +25,18 @@ END
     location ~ ^/slow/(?<channel>.+)$ {
         rt_subscribe app $channel; rt_poll_interval 3s 15s;
     }
+    location ~ ^/slower/(?<channel>.+)$ {
+        rt_subscribe app $channel; rt_poll_interval 60s 60s;
+    }
     location = /rt-status { rt_status json; access_log off; }
 END
 );
 
 RT::Browser::run('tanstack.mjs', $ngx, $redis, seconds => 100);
 
+my $log = slurp($ngx->dir . '/logs/rt.log');
 my %results;
-$results{"$1 $2"}++ while slurp($ngx->dir . '/logs/rt.log')
-    =~ m{^/rt/q:many (\d+) (\w+)$}mg;
+$results{"$1 $2"}++ while $log =~ m{^/rt/q:many (\d+) (\w+)$}mg;
 is_deeply([sort keys %results], ['200 miss', '204 miss', '304 hit'],
     'nginx has seen nothing else');
 is($results{'200 miss'}, 2, 'a body for each change alone');

@@ -43,7 +43,7 @@ export class Proxy {
         const stream = /text\/event-stream/.test(headers.accept ?? "");
         const entry = { method, url, stream, at: performance.now(),
                         etag: headers["if-none-match"] ?? "", open: true };
-        if (/^\/(rt|many|stream|pub)\//.test(url)) {
+        if (/^\/(rt|slow|many|stream|pub)\//.test(url)) {
             this.log.push(entry);
         }
         response.on("close", () => { entry.open = false; });

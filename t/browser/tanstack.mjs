@@ -65,10 +65,9 @@ async function many() {
     ok(seen.every((one) => one.data === data), "the same object for all");
     const calls = seen.map(({ results }) => results.length);
     const renewed = asked(path).length;
-    await arrives(() => asked(path).slice(renewed)
-        .filter((entry) => entry.status === 304).length >= 4, "then polls are 304");
+    await arrives(() => asked(path).length >= renewed + 4, "polls go on");
     ok(asked(path).slice(renewed).every((entry) => entry.status === 304
-        && entry.etag), "each with the ETag");
+        && entry.etag), "each with the ETag, each 304");
     ok(seen.every((one) => one.data === data), "a 304: the very same data");
     is(seen.map(({ results }) => results.length), calls,
        "a 304: no observer is called");
@@ -76,7 +75,7 @@ async function many() {
     const count = asked(path).length;
     const [one, two, three] = asked(path).slice(-3).map(({ at }) => at);
     ok(two - one > 850 && three - two > 850 && Math.min(two - one, three - two)
-       < 1600, "one request for all, at the advised interval",
+       < 2500, "one request for all, at the advised interval",
        `${two - one} ${three - two}`);
     const polls = (await status("app")).polls;
     is([polls.hit - before.hit, polls.miss - before.miss],
@@ -118,10 +117,10 @@ async function many() {
 async function follows() {
     const path = "/slow/q:slow";
     const one = observe(rtQuery(url + path));
-    await arrives(() => asked(path).length >= 3, "another interval is followed",
-                  15);
+    await arrives(() => asked(path).length >= 3,
+                  "another interval is followed", 15);
     const at = asked(path).map((entry) => entry.at);
-    ok(at[2] - at[1] > 2600 && at[2] - at[1] < 4200, "3 s",
+    ok(at[2] - at[1] > 2600 && at[2] - at[1] < 4900, "3 s",
        String(at[2] - at[1]));
     one.leave();
 }
@@ -139,12 +138,19 @@ async function rests() {
     await until(() => performance.now() > end);
     is(log.filter((entry) => entry.path === path).length, before,
        "hidden: asks nothing");
-    const at = performance.now();
     focusManager.setFocused(true);
     await arrives(() => one.data === "two", "seen again: the news");
-    ok(performance.now() - at < 800, "at once");
-    focusManager.setFocused(undefined);
     one.leave();
+
+    const slow = observe(rtQuery(`${url}/slower/q:hidden`));
+    await until(() => slow.data === "two");
+    focusManager.setFocused(false);
+    await say("q:hidden", "three");
+    focusManager.setFocused(true);
+    await arrives(() => slow.data === "three",
+                  "at once, whatever the interval");
+    slow.leave();
+    focusManager.setFocused(undefined);
 }
 
 
@@ -187,7 +193,8 @@ async function readme() {
         return;
     }
     await say("orders:42", '{"total":"9.90"}');
-    await until(async () => (await real(`${url}/rt/orders:42`)).status === 200);
+    await until(async () => (await real(`${url}/rt/orders:42`)).status
+                === 200);
     const at = (name) => JSON.stringify(import.meta.resolve(name));
     const file = `${dir}/readme.mjs`;
     writeFileSync(file, code.replace('"@tanstack/query-core"',
