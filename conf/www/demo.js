@@ -3,6 +3,8 @@
  * the status shows it.  What comes in is text and goes to the page as text.
  */
 
+import { subscribe } from "./rt.js";
+
 const hubs = {
     app: { subscribe: "/rt/", publish: "/publish?channel=" },
     mem: { subscribe: "/mem/", publish: "/mem-publish?channel=" },
@@ -373,6 +375,54 @@ class Stream {
 }
 
 
+/* adaptive: rt.js chooses, this shows what and why */
+
+class Adaptive {
+    follow(url) {
+        this.feed?.close();
+        this.count = 0;
+        this.last = "";
+        $("adaptive-strip").replaceChildren();
+        set("adaptive-count", "Nothing yet");
+        set("adaptive-latest", "");
+        this.feed = subscribe(url, (message) => this.message(message), {
+            onStatus: (feed) => this.status(feed),
+            onGap: ({ reason }) => tick("adaptive-strip", "gap",
+                                        `a gap: ${reason}`),
+        });
+    }
+
+    message({ data }) {
+        this.count++;
+        tick("adaptive-strip", "new", "a message");
+        set("adaptive-count", `${this.count} `
+            + (this.count === 1 ? "message" : "messages"));
+        set("adaptive-latest", visible(data));
+    }
+
+    status({ transport, reason, interval, status }) {
+        const names = { poll: "polls", sse: "streams", none: "rests" };
+        pill("adaptive-state", names[transport],
+             transport === "none" || reason === "advised" ? "good" : "warn");
+        const every = `polls, every ${interval} s.`;
+        const why = {
+            "poll: advised": `Few viewers: the server advises ${every}`,
+            "poll: streams are blocked": `Streams do not pass: ${every}`,
+            "sse: advised": "Many viewers: the server advises a stream.",
+            "sse: opening": "Many viewers: opens a stream.",
+            "sse: reconnecting": "The stream was cut: opens it again.",
+            "none: hidden": "The tab is hidden: asks when it is seen again.",
+        }[`${transport}: ${reason}`];
+        set("adaptive-why", why ?? `No answer (${reason}), asks again soon.`);
+        if (!why) {
+            tick("adaptive-strip", "bad", `failed: ${reason}`);
+        } else if (transport === "poll" && status === 304) {
+            tick("adaptive-strip", "same", "304, nothing new");
+        }
+    }
+}
+
+
 /* where poll and stream stand */
 
 function compare() {
@@ -534,6 +584,7 @@ async function copy() {
 
 const poll = new Poll();
 const stream = new Stream();
+const adaptive = new Adaptive();
 
 function follow(hub, channel) {
     current.hub = hub;
@@ -549,6 +600,7 @@ function follow(hub, channel) {
     set("sse-pause", "Close");
     poll.follow(url);
     stream.follow(url);
+    adaptive.follow(url);
     showCommand();
 }
 

@@ -2,7 +2,7 @@
  * What the browser tests have in common: results as TAP lines, deadlines,
  * Redis by its own redis-cli, nginx by signals, Chromium by playwright-core.
  *
- * t/80-browser.t starts Redis and nginx and tells by the environment:
+ * RT::Browser starts them for a test, which tells by the environment:
  * RT_URL, RT_REDIS_PORT, RT_NGINX_PID, RT_DIR (for screenshots), RT_SCALE.
  */
 
@@ -188,7 +188,8 @@ export async function stop() {
     await browser?.close();
 }
 
-export async function open(path, options = {}) {
+/* base: another server than nginx itself */
+export async function open(path, { base = url, ...options } = {}) {
     const page = await browser.newPage({
         viewport: { width: 1440, height: 900 }, ...options,
     });
@@ -199,7 +200,7 @@ export async function open(path, options = {}) {
         }
     });
     page.on("pageerror", (error) => complaints.push(String(error)));
-    await page.goto(url + path);
+    await page.goto(base + path);
     return page;
 }
 
@@ -285,4 +286,35 @@ export function poll(page, path, etag = "") {
 
 export function cursor(etag) {
     return etag.replace(/^W\//, "").replaceAll('"', "");
+}
+
+
+/* viewers: open streams of others, straight to nginx */
+export class Viewers {
+    static async open(path, n) {
+        const self = new Viewers();
+        self.calls = [];
+        await Promise.all(Array.from({ length: n }, () => new Promise(
+            (resolve, reject) => {
+                const call = request(url + path, { agent: false,
+                    headers: { Accept: "text/event-stream" } });
+                call.on("response", (answer) => {
+                    answer.resume();
+                    answer.on("error", () => {});
+                    resolve();
+                });
+                call.on("error", reject);
+                self.calls.push(call);
+                call.end();
+            })));
+        return self;
+    }
+
+    /* all but so many */
+    leave(n = 0) {
+        for (const call of this.calls.splice(n)) {
+            call.on("error", () => {});
+            call.destroy();
+        }
+    }
 }

@@ -4,7 +4,7 @@
  */
 
 import {
-    Source, arrives, complaints, cursor, feedIsLive, is, killWorkers, ok,
+    Source, Viewers, arrives, complaints, cursor, feedIsLive, is, killWorkers, ok,
     open, poll, publishByHttp, redis, reload, start, status, stop, until,
     dir, url,
 } from "./harness.mjs";
@@ -305,6 +305,30 @@ async function pageHandsOver(page) {
     await button("Go on").click();
 }
 
+/* the panel of rt.js: what it does, and why */
+async function pageAdapts() {
+    const page = await open("/?channel=orders:adapts");
+    const text = (id) => page.locator(`#adaptive-${id}`).innerText();
+    await arrives(async () => await text("state") === "polls"
+                  && (await text("why")).startsWith("Few viewers"),
+                  "page: adaptive polls, and says why");
+    await redis("publish", "orders:adapts", "<i>adapts</i>");
+    await arrives(async () => await text("latest") === "<i>adapts</i>",
+                  "page: adaptive has the message, as text", 20);
+    await page.screenshot({ path: `${dir}/adaptive-polls.png` });
+    const viewers = await Viewers.open("/rt/orders:adapts", 6);
+    await arrives(async () => await text("state") === "streams"
+                  && (await text("why")).startsWith("Many viewers"),
+                  "page: adaptive streams when there are many", 20);
+    await redis("publish", "orders:adapts", "by stream");
+    await arrives(async () => await text("latest") === "by stream",
+                  "page: adaptive goes on by the stream");
+    is(await text("count"), "2 messages", "page: adaptive has each once");
+    await page.screenshot({ path: `${dir}/adaptive-streams.png` });
+    viewers.leave();
+    await page.close();
+}
+
 async function pageSwitchesHub(page) {
     await page.getByRole("combobox", { name: "Fed by" })
         .selectOption("nginx alone");
@@ -374,6 +398,7 @@ async function main() {
     await pageHandsOver(page);
     await pageSwitchesHub(page);
     await page.close();
+    await pageAdapts();
     await pageFits();
 
     /* a quiet page of the same origin for what follows */
