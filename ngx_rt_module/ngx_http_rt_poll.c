@@ -19,6 +19,13 @@ static ngx_int_t ngx_http_rt_poll_body(ngx_http_request_t *r,
     ngx_http_rt_ctx_t *ctx, ngx_http_rt_version_t *v);
 static ngx_int_t ngx_http_rt_poll_read(ngx_http_request_t *r,
     ngx_http_rt_ctx_t *ctx, ngx_rt_view_t *view, ngx_rt_delivery_t *msg);
+static ngx_int_t ngx_http_rt_poll_copy(ngx_http_request_t *r,
+    ngx_http_rt_ctx_t *ctx, uint64_t off, ngx_rt_record_sh_t *rec,
+    u_char **data);
+static ngx_int_t ngx_http_rt_poll_share(ngx_http_request_t *r,
+    ngx_http_rt_ctx_t *ctx, uint64_t off, ngx_rt_record_sh_t *rec,
+    u_char **data);
+static void ngx_http_rt_poll_unshare(void *data);
 static ngx_int_t ngx_http_rt_poll_one(ngx_http_request_t *r,
     ngx_rt_delivery_t *msg, ngx_buf_t *b);
 static ngx_int_t ngx_http_rt_poll_list(ngx_http_request_t *r,
@@ -31,6 +38,15 @@ static int ngx_libc_cdecl ngx_http_rt_poll_cmp(const void *one,
 
 /* a record may be overwritten between the look and the read */
 #define NGX_HTTP_RT_POLL_TRIES    4
+
+/* bodies of so many bytes are shared by those that are being given them */
+#define NGX_HTTP_RT_POLL_LARGE    4096
+
+
+typedef struct {
+    ngx_rt_hub_t                 *hub;
+    ngx_rt_frame_t               *frame;
+} ngx_http_rt_poll_body_t;
 
 
 static ngx_str_t  ngx_http_rt_no_cache = ngx_string("no-cache");
@@ -246,25 +262,26 @@ ngx_http_rt_poll_read(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     ngx_rt_view_t *view, ngx_rt_delivery_t *msg)
 {
     u_char              *p;
-    ngx_rt_store_t      *st;
+    ngx_int_t            rc;
     ngx_rt_record_sh_t   rec;
 
-    st = ctx->hub->store;
-
-    if (ngx_rt_log_peek(st, view->latest, &rec) != NGX_OK
+    if (ngx_rt_log_peek(ctx->hub->store, view->latest, &rec) != NGX_OK
         || rec.seq != view->msg_seq)
     {
         return NGX_DECLINED;
     }
 
-    p = ngx_pnalloc(r->pool, (size_t) rec.event_len + rec.data_len
-                             + NGX_RT_CURSOR_LEN);
-    if (p == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    if (ctx->nchannels == 1
+        && (size_t) rec.event_len + rec.data_len >= NGX_HTTP_RT_POLL_LARGE)
+    {
+        rc = ngx_http_rt_poll_share(r, ctx, view->latest, &rec, &p);
+
+    } else {
+        rc = ngx_http_rt_poll_copy(r, ctx, view->latest, &rec, &p);
     }
 
-    if (ngx_rt_log_body(st, view->latest, &rec, p) != NGX_OK) {
-        return NGX_DECLINED;
+    if (rc != NGX_OK) {
+        return rc;
     }
 
     msg->event.data = p;
@@ -273,10 +290,103 @@ ngx_http_rt_poll_read(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     msg->data.len = rec.data_len;
     msg->seq = rec.seq;
 
+    if (ctx->nchannels == 1) {
+        ngx_str_null(&msg->id);
+        return NGX_OK;
+    }
+
     msg->id.data = msg->data.data + rec.data_len;
     msg->id.len = ngx_rt_hub_id(ctx->hub, msg->id.data, rec.seq, rec.tag);
 
     return NGX_OK;
+}
+
+
+/* with room for an id behind it, which only lists have */
+
+static ngx_int_t
+ngx_http_rt_poll_copy(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
+    uint64_t off, ngx_rt_record_sh_t *rec, u_char **data)
+{
+    *data = ngx_pnalloc(r->pool, (size_t) rec->event_len + rec->data_len
+                                 + (ctx->nchannels == 1 ? 0
+                                                        : NGX_RT_CURSOR_LEN));
+    if (*data == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_rt_log_body(ctx->hub->store, off, rec, *data);
+}
+
+
+/*
+ * Clients that take it slowly have one copy between them: thousands of polls
+ * that are answered at once would else need it as often.  It lives as long as
+ * the first and the last of those that overlap.
+ */
+
+static ngx_int_t
+ngx_http_rt_poll_share(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
+    uint64_t off, ngx_rt_record_sh_t *rec, u_char **data)
+{
+    size_t                    size;
+    ngx_rt_hub_t             *hub;
+    ngx_rt_frame_t           *frame;
+    ngx_pool_cleanup_t       *cln;
+    ngx_http_rt_poll_body_t  *body;
+
+    hub = ctx->hub;
+
+    cln = ngx_pool_cleanup_add(r->pool, sizeof(ngx_http_rt_poll_body_t));
+    if (cln == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (hub->body && hub->body_seq == rec->seq) {
+        frame = hub->body;
+        frame->refs++;
+
+    } else {
+        size = (size_t) rec->event_len + rec->data_len;
+
+        frame = ngx_rt_frame_alloc(hub, size);
+        if (frame == NULL) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        if (ngx_rt_log_body(hub->store, off, rec, frame->data) != NGX_OK) {
+            ngx_rt_frame_free(frame);
+            return NGX_DECLINED;
+        }
+
+        frame->len = size;
+
+        hub->body = frame;
+        hub->body_seq = rec->seq;
+    }
+
+    body = cln->data;
+    body->hub = hub;
+    body->frame = frame;
+
+    cln->handler = ngx_http_rt_poll_unshare;
+
+    *data = frame->data;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_rt_poll_unshare(void *data)
+{
+    ngx_http_rt_poll_body_t  *body = data;
+
+    if (body->frame->refs == 1 && body->hub->body == body->frame) {
+        body->hub->body = NULL;
+    }
+
+    ngx_rt_frame_free(body->frame);
 }
 
 

@@ -259,6 +259,10 @@ struct ngx_rt_hub_s {
     ngx_queue_t                   dirty;
     u_char                       *buffer;   /* for one record's body */
     size_t                        buffer_size;
+    ngx_rt_frame_t               *body;     /* of the message that polls are
+                                               being given, NULL: of none.
+                                               The references are theirs */
+    uint64_t                      body_seq;
 
     ngx_event_t                   timer;    /* cancelable, what was missed */
     ngx_event_t                   posted;   /* own publishes, a long log */
