@@ -122,15 +122,17 @@ sub new ($class, $mode, %opt) {
 
 sub answer ($self, $seconds) {
     my $end = Time::HiRes::time() + RT::scale($seconds);
-    while ($self->{buf} !~ s/^(.*)\n//) {
+    my $at;
+    while (($at = index $self->{buf}, "\n") < 0) {
         my $left = $end - Time::HiRes::time();
-        my $said = IO::Select->new($self->{from})->can_read($left)
+        my $said = $left > 0
+            && IO::Select->new($self->{from})->can_read($left)
             && sysread $self->{from}, $self->{buf}, 4096,
                 length $self->{buf};
         die "load $self->{what}: no answer\n" . RT::slurp($self->{log})
             if !$said;
     }
-    return decode_json($1);
+    return decode_json(substr $self->{buf}, 0, $at + 1, '');
 }
 
 sub run ($self, $rate, $count) {
