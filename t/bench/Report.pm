@@ -8,7 +8,7 @@ package Report;
 #
 # values: of each round.  The ratio is ngx_rt's to the floor's within the same
 # round, its median, least and most.  target: the most it should be (more: the
-# least).
+# least); limit: the most that ngx_rt's own median should be.
 
 use v5.36;
 use JSON::PP;
@@ -54,6 +54,10 @@ sub row (%row) {
         $row{reached} = ($row{more} ? $is >= $row{target}
             : $is <= $row{target}) ? JSON::PP::true : JSON::PP::false;
     }
+    if (defined $row{limit}) {
+        $row{reached} = $row{median}{ngx_rt} <= $row{limit}
+            ? JSON::PP::true : JSON::PP::false;
+    }
     push @rows, \%row;
 }
 
@@ -67,9 +71,17 @@ sub others ($row) {
         grep { $_ ne 'ngx_rt' } sort keys %{$row->{ratio}};
 }
 
+# with a minus where it is not reached
+sub target ($row) {
+    my $text = defined $row->{limit} ? "$row->{limit} KB" : $row->{target};
+    return '' if !defined $text;
+    return ($row->{more} ? '>= ' : '<= ') . $text
+        . ($row->{reached} ? '' : ' -');
+}
+
 sub table {
     my ($text, $part) = ('', '');
-    my $format = "  %-32s %10s %10s  %-22s %-9s %s\n";
+    my $format = "  %-32s %10s %10s  %-22s %-10s %s\n";
     for my $row (@rows) {
         if ($row->{part} ne $part) {
             $part = $row->{part};
@@ -83,9 +95,7 @@ sub table {
             number($row->{median}{$row->{floor}}),
             number($row->{median}{ngx_rt}),
             sprintf('%.2f (%.2f-%.2f)', @$ratio),
-            !defined $row->{target} ? ''
-                : sprintf('%s %s%s', $row->{more} ? '>=' : '<=',
-                    $row->{target}, $row->{reached} ? '' : ' -'),
+            target($row),
             others($row);
     }
     my %unit;
@@ -117,7 +127,7 @@ sub xml ($text) {
 }
 
 my ($left, $width, $step) = (330, 460, 24);
-my ($lowest, $highest) = (-2, 5);      # powers of two
+my ($lowest, $highest) = (-3, 5);      # powers of two
 
 sub x ($ratio) {
     my $log = $ratio > 0 ? log($ratio) / log(2) : $lowest;
@@ -134,7 +144,7 @@ sub text ($x, $y, $text, $more = '') {
 sub bar ($row, $y) {
     my ($ratio, $least, $most) = @{$row->{ratio}{ngx_rt}};
     my ($from, $to) = sort { $a <=> $b } x(1), x($ratio);
-    my $colour = !defined $row->{target} ? '#7a8aa0'
+    my $colour = !defined $row->{reached} ? '#7a8aa0'
         : $row->{reached} ? '#2a8f5a' : '#c8662a';
     my $mid = $y + 8;
     my $out = text($left - 12, $y + 12, $row->{label},
@@ -168,16 +178,16 @@ sub svg {
             my %floor = map { $_->{floor} => 1 }
                 grep { $_->{part} eq $part } @rows;
             $out .= text(16, $y + 14, $title{$part} // $part, 'class="part"');
-            $out .= text($left + 4, $y + 14, '1 = ' . join ', ',
+            $out .= text(x(1) - 8, $y + 14, '1 = ' . join(', ',
                 map { $_ eq 'bare' ? 'the bare loop' : "nginx: $_" }
-                sort keys %floor);
+                sort keys %floor), 'text-anchor="end"');
             $y += 26;
         }
         $out .= bar($row, $y);
         $y += $step;
     }
     my $height = $y + 84;
-    my $w = $left + $width + 250;
+    my $w = $left + $width + 280;
     my $grid = '';
     for my $power ($lowest .. $highest) {
         my $at = x(2 ** $power);

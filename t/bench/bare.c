@@ -5,15 +5,16 @@
  * ends it.
  *
  *     bare port=N redis=N [cpu=N] [pattern=TEXT] [stream=k%u streams=N]
- *          [corrupt=N]
+ *          [corrupt=N] [lose=N]
  *
  *     GET /sse/NAME    an event stream of the Redis channel NAME
  *     GET /304 /200    answers as a poll gets them
  *     GET /count       messages taken from Redis
  *
  * pattern: PSUBSCRIBE, messages are counted.  stream: XREAD in a loop over
- * that many keys, entries are counted.  corrupt: each Nth message is sent with
- * another sequence number, for the test of whoever verifies them.
+ * that many keys, entries are counted.  corrupt, lose: each Nth message is sent
+ * with another sequence number, or not to one of the clients; for the test of
+ * whoever verifies them.
  */
 
 #define _GNU_SOURCE
@@ -60,7 +61,7 @@ static struct {
     redisReader  *reader;
     channel_t    *buckets[BUCKETS];
     uint64_t      messages;
-    long          corrupt;
+    long          corrupt, lose;
     const char   *stream;           /* name of keys, or NULL */
     unsigned      streams;
     char        (*ids)[NAME];       /* last id of each */
@@ -343,10 +344,12 @@ deliver(redisReply *name, redisReply *payload)
                  payload->str);
 
     if (bare.corrupt && bare.messages % (uint64_t) bare.corrupt == 0) {
-        *(strstr(frame, "data: ") + 6) = '9';
+        *(strstr(frame, "data: ") + 6) = '1';
     }
 
-    for (i = 0; i < channel->n; i++) {
+    i = bare.lose && bare.messages % (uint64_t) bare.lose == 0;
+
+    for ( /* void */ ; i < channel->n; i++) {
         if (send(channel->clients[i]->fd, frame, (size_t) n, MSG_NOSIGNAL)
             != n)
         {
@@ -517,6 +520,7 @@ main(int argc, char **argv)
     prepare(opt_number(argv, "cpu", -1));
 
     bare.corrupt = opt_number(argv, "corrupt", 0);
+    bare.lose = opt_number(argv, "lose", 0);
     bare.epoll = epoll_create1(EPOLL_CLOEXEC);
     bare.listener = listen_on((int) opt_number(argv, "port", 8080));
     watch(bare.listener, &bare.listener);

@@ -3,7 +3,7 @@
  * client is looked at.
  *
  *     load fan port=N clients=N channels=N path=/sse/c%u size=200
- *              redis=N name=c%u [xadd=1]      PUBLISH (or XADD) to Redis, or
+ *              [wait=30] redis=N name=c%u [xadd=1]      PUBLISH (or XADD) to Redis, or
  *              http=N post=/publish/c%u       POST
  *
  * "run RATE COUNT" publishes COUNT messages round the channels, RATE a second
@@ -46,6 +46,7 @@ static struct {
     int             epoll, timer, publisher, http;
     unsigned        nclients, nchannels, nopen;
     unsigned        size;
+    uint64_t        patience;       /* ns: for what does not come */
     client_t       *clients;
     unsigned       *sequence;       /* of each channel, the last published */
     char          (*name)[64];      /* channel, or path to post to */
@@ -386,7 +387,8 @@ run(double rate, unsigned count, load_result_t *result)
     }
 
     start = now_ns();
-    deadline = start + 20000000000 + (rate > 0 ? count / rate * 1e9 : 0);
+    deadline = start + fan.patience
+               + (uint64_t) (count / (rate > 0 ? rate : 5000) * 1e9);
 
     while (result->sent < count || result->done < expected
            || fan.confirmed < fan.published)
@@ -472,6 +474,7 @@ load_fan(char **argv)
     fan.nclients = (unsigned) opt_number(argv, "clients", 0);
     fan.nchannels = (unsigned) opt_number(argv, "channels", 1);
     fan.size = (unsigned) opt_number(argv, "size", 200);
+    fan.patience = (uint64_t) opt_number(argv, "wait", 30) * 1000000000;
     fan.xadd = opt_number(argv, "xadd", 0) != 0;
     fan.http = opt_text(argv, "http", NULL) != NULL;
     if (fan.size < NUMBERS || fan.size > 2000 || fan.nchannels == 0) {
