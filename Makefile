@@ -6,6 +6,9 @@
 #   make test           the whole suite (T=t/10-poll.t: some of it)
 #   make soak           all faults under load, for MINUTES= (SOURCE=, SEED=,
 #                       CLIENTS=, ...: t/soak.pl)
+#   make bench          figures as ratios to the limit, about ten minutes
+#   make bench-quick    ... less than one (ONLY=fan,polls,..., ROUNDS=, for
+#                       both)
 #   make install        the module and a load snippet (DESTDIR=)
 #   make asan           an nginx with sanitizers and the module in it
 #   make unit           the unit tests alone (NAME=, default all)
@@ -22,6 +25,9 @@ NGINX_SRC = /usr/share/nginx/src
 PORT      = 8080
 T         = t
 SECONDS   = 60
+
+# options of t/bench/bench.pl
+BENCH = ONLY ROUNDS OUT CORRUPT
 
 # options of t/soak.pl
 SOAK = SEED MINUTES SOURCE CLIENTS CHANNELS RATE WORKERS POLLERS VISITORS \
@@ -62,6 +68,12 @@ soak: $(SO)
 	@tools/deps.sh run test
 	@perl t/soak.pl $(foreach v,$(SOAK),$(if $($v),$v="$($v)"))
 
+bench bench-quick: $(SO)
+	@tools/deps.sh run test
+	@$(MAKE) -s --no-print-directory -C t/bench BUILD='$(abspath $(BUILD))'
+	@perl t/bench/bench.pl size=$(if $(filter bench,$@),full,quick) \
+	    $(foreach v,$(BENCH),$(if $($v),$v="$($v)"))
+
 unit: $(SO)
 	@$(MAKE) --no-print-directory -C t/unit BUILD='$(abspath $(BUILD))' run
 
@@ -89,4 +101,4 @@ clean:
 
 FORCE:
 
-.PHONY: all run test soak unit fuzz asan static-check check install clean FORCE
+.PHONY: all run test soak bench bench-quick unit fuzz asan static-check check install clean FORCE

@@ -1,0 +1,149 @@
+# The bench itself, at a size that says nothing about speed: it comes to its
+# end, what it writes is whole, it sees a wrong and a lost message, and leaves
+# nothing behind when it is interrupted.
+
+use v5.36;
+use FindBin;
+use lib "$FindBin::Bin/lib", "$FindBin::Bin/bench";
+use RT;
+use Bench;
+use JSON::PP qw(decode_json);
+
+plan(skip_all => 'measures nothing') if asan();
+need(qw(redis-server taskset));
+
+my $root = root();
+my $make = "make -s --no-print-directory -C $root/t/bench BUILD=$root/build";
+my $said = `$make 2>&1`;
+is($?, 0, 'built') or diag($said);
+$Bench::out = "$root/build/bench";
+
+# (status, output)
+sub bench ($name, @options) {
+    my $log = dir() . "/$name.log";
+    my $pid = RT::spawn([$^X, "$root/t/bench/bench.pl", 'size=smoke',
+        'out=' . dir(), @options], out => $log);
+    interrupt($pid, $log) if $name eq 'interrupted';
+    my $ended = RT::poll_until(sub { !RT::running($pid) }, 90);
+    my $status = $?;
+    RT::kill_group($pid) if !$ended;
+    return ($ended ? $status : 'hangs', slurp($log));
+}
+
+
+# all of it
+
+my ($status, $text) = bench('all');
+is($status, 0, 'it ends well') or diag($text);
+like($text, qr/^\[ +\d+ s, +\d+ s left\]  fan-out: 1 x 20, round 1 of 1$/m,
+    'tells how far it is');
+
+my $json = eval { decode_json(slurp(dir() . '/bench.json')) } // {};
+my @rows = @{$json->{rows} // []};
+my %parts = map { $_->{part} => 1 } @rows;
+is_deeply([sort keys %parts],
+    [sort qw(fan polls memory latency intake connects)],
+    'bench.json: all parts');
+for my $row (@rows) {
+    my $what = "$row->{part}, $row->{label}";
+    my %values = %{$row->{values}};
+    is_deeply([grep { @{$values{$_}} != 1 || $values{$_}[0] !~ /^[\d.e+-]+$/ }
+        keys %values], [], "$what: a number of each");
+    # the memory of 50 streams may be no whole page
+    cmp_ok($values{$_}[0], $row->{part} eq 'memory' ? '>=' : '>', 0,
+        "$what: $_") for $row->{floor}, 'ngx_rt';
+    my ($ratio, $least, $most) = @{$row->{ratio}{ngx_rt}};
+    ok($least <= $ratio && $ratio <= $most, "$what: $ratio");
+    like($text, qr/^  \Q$row->{label}\E .* \Q@{[sprintf '%.2f', $ratio]}\E /m,
+        'which the table has');
+}
+
+my $svg = slurp(dir() . '/bench.svg');
+my @open;
+my $wrong = 0;
+for my $tag ($svg =~ /<([^>]*)>/g) {
+    if ($tag =~ m{^/(\w+)$})       { $wrong++ if (pop(@open) // '') ne $1 }
+    elsif ($tag =~ m{^(\w+)[^<]*/$}s) { next }
+    elsif ($tag =~ m{^(\w+)[^<]*$}s)  { push @open, $1 }
+    else                           { $wrong++ }
+}
+is($wrong + @open, 0, 'bench.svg: what is opened is closed');
+like($svg, qr{\A<svg xmlns="http://www.w3.org/2000/svg" width="\d+" },
+    'an image of its own');
+is_deeply([grep { $svg !~ />\Q$_->{label}\E<\/text>/ } @rows], [],
+    'all rows are in it');
+unlike($svg, qr/="-?(?:nan|inf)/i, 'all have their place');
+unlike($svg =~ s/<[^>]*>//gsr, qr/[<>]|&(?!amp;|lt;|gt;)/, 'text is text');
+
+
+# what must not be overlooked
+
+for (['corrupt=7', qr/sequence: 1000000007 of channel 0 instead of 7 of/],
+     ['lose=3',    qr/sequence: \d+ of channel 0 instead of/])
+{
+    my ($option, $told) = @$_;
+    unlink dir() . '/bench.json';
+    ($status, $text) = bench($option =~ s/=//r, 'only=fan', $option);
+    isnt($status, 0, "$option: it fails");
+    like($text, $told, 'and tells why');
+    ok(!-e dir() . '/bench.json', 'with no result');
+}
+
+my $redis = RT::Redis->new;
+my $bare = Bench::bare($redis, lose => 5);
+my @poll = (poll => port => $bare->{port}, conns => 2);
+is(Bench::Load->new(@poll, path => '/304')->run(0, 10)->{done}, 10,
+    'a poll is answered');
+for (['status', path => '/304', status => 200],
+     ['body', path => '/200', status => 200, body => 199])
+{
+    my ($what, @expected) = @$_;
+    ok(!eval { Bench::Load->new(@poll, @expected)->run(0, 10) },
+        "another $what is an error");
+    like($@, qr/answered (?:304 with 0|200 with 200) bytes/, 'told');
+}
+
+# the last one is lost: nothing comes after it that would show it
+my $load = Bench::Load->new('fan', port => $bare->{port}, clients => 3, wait => 1,
+    redis => $redis->port, name => 'c%u', path => '/sse/c%u');
+RT::poll_until(sub { $redis->numsub('c0') }, 5);
+is($load->run(100, 4)->{done}, 12, 'four messages to three clients');
+ok(!eval { $load->run(100, 1) }, 'the fifth does not come to one');
+like($@, qr/sequence: 1 deliveries of 3 are missing/, 'which is told');
+Bench::end($bare);
+
+
+# Ctrl-C
+
+my @left;
+
+sub below ($pid) {
+    my %children;
+    for my $file (glob '/proc/[0-9]*/stat') {
+        my ($child) = $file =~ /(\d+)/;
+        my (undef, $parent) = split / /, slurp($file) =~ s/^.*\) //sr;
+        push @{$children{$parent}}, $child if defined $parent;
+    }
+    my @all;
+    my @look = ($pid);
+    while (defined(my $next = shift @look)) {
+        push @look, @{$children{$next} // []};
+        push @all, $next;
+    }
+    return @all[1 .. $#all];
+}
+
+sub interrupt ($pid, $log) {
+    RT::poll_until(sub { slurp($log) =~ /round 1 of 99/ }, 30);
+    @left = below($pid);
+    kill INT => $pid;
+}
+
+($status, $text) = bench('interrupted', 'rounds=99', 'only=fan');
+cmp_ok(scalar @left, '>=', 5, 'Redis, nginx, the bare loop and loads');
+isnt($status, 0, 'it ends') or diag($text);
+unlike($status, qr/hangs/, 'at once');
+wait_ok { !grep { -e "/proc/$_" && slurp("/proc/$_/stat") !~ /\) Z / } @left }
+    5, 'and so does all that it started';
+
+done_testing;

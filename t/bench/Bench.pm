@@ -1,0 +1,152 @@
+package Bench;
+
+# What the bench does its measurements with: the bare loop, loads, CPU time and
+# memory of a process, rounds, rows of the table.
+#
+#     my $load = Bench::Load->new(fan => clients => 1000, port => ...);
+#     my $r = $load->run($rate, $count);  # dies when a sequence is wrong
+#     $load->close;
+#
+# A measurement is a hash of subs, each of which gives numbers of one server;
+# rounds() calls them in turn, beginning with another one each time.
+
+use v5.36;
+use IO::Select;
+use JSON::PP qw(decode_json);
+use List::Util qw(min max sum0);
+use RT;
+
+our $out;               # where programs and results are
+our %cpu = (server => -1, load => -1);
+
+# two cores of those that this process may use; the driver, Redis and the loads
+# share one, what is measured has the other
+sub pin {
+    my ($list) = RT::slurp('/proc/self/status')
+        =~ /^Cpus_allowed_list:\s*(\S+)/m or return;
+    my @cpus = map { /(\d+)-(\d+)/ ? $1 .. $2 : $_ } split /,/, $list;
+    return if @cpus < 2;
+    system("taskset -cp $cpus[1] $$ > /dev/null") == 0 or return;
+    %cpu = (server => $cpus[0], load => $cpus[1]);
+}
+
+sub affinity {
+    return $cpu{server} < 0 ? ''
+        : 'worker_cpu_affinity 1' . '0' x $cpu{server} . ';';
+}
+
+# microseconds on a CPU
+sub cpu_of ($pid) {
+    if (RT::slurp("/proc/$pid/schedstat") =~ /^(\d+)/) {
+        return $1 / 1000;
+    }
+    my @stat = split / /, RT::slurp("/proc/$pid/stat") =~ s/^.*\) //sr;
+    die "process $pid is gone\n" if !@stat;
+    return ($stat[11] + $stat[12]) * 10_000;
+}
+
+# KB
+sub memory_of ($pid) {
+    my ($pss) = RT::slurp("/proc/$pid/smaps_rollup") =~ /^Pss:\s+(\d+)/m;
+    my ($anon) = RT::slurp("/proc/$pid/status") =~ /^RssAnon:\s+(\d+)/m;
+    die "process $pid: no memory\n" if !defined $pss || !defined $anon;
+    return { pss => $pss, anon => $anon };
+}
+
+# the bare loop: { pid, port }
+sub bare ($redis, %opt) {
+    my $port = RT::free_port();
+    $opt{cpu} //= $cpu{server};
+    my $log = RT::dir() . "/bare-$port.log";
+    my $pid = RT::spawn(["$out/bare", "port=$port", 'redis=' . $redis->port,
+        map { "$_=$opt{$_}" } sort keys %opt], out => $log);
+    RT::poll_until(sub {
+        die 'the bare loop: ' . RT::slurp($log) if !RT::running($pid);
+        return IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port");
+    }, 10) // die "the bare loop does not listen\n";
+    return { pid => $pid, port => $port };
+}
+
+sub end (@bare) { RT::kill_group($_->{pid}) for @bare }
+
+# { NAME => [values of each round] } of { NAME => SUB }
+sub rounds ($n, $tell, %subs) {
+    my @names = sort keys %subs;
+    my %values;
+    for my $round (1 .. $n) {
+        $tell->($round);
+        for my $name (@names) {
+            push @{$values{$name}}, $subs{$name}->();
+        }
+        push @names, shift @names;
+    }
+    return %values;
+}
+
+sub median (@values) {
+    @values = sort { $a <=> $b } @values;
+    my $n = @values;
+    return $n % 2 ? $values[$n / 2]
+        : ($values[$n / 2 - 1] + $values[$n / 2]) / 2;
+}
+
+# [median, least, most] of the ratios within each round
+sub ratio ($values, $floor) {
+    my @ratios = map { $values->[$_] / ($floor->[$_] || 1e-9) } 0 .. $#$values;
+    return [median(@ratios), min(@ratios), max(@ratios)];
+}
+
+package Bench::Load;
+
+use v5.36;
+use JSON::PP qw(decode_json);
+
+sub new ($class, $mode, %opt) {
+    pipe my $in, my $to or die "pipe: $!\n";
+    pipe my $from, my $out or die "pipe: $!\n";
+    my $log = RT::dir() . "/load-$mode.log";
+    $opt{cpu} //= $Bench::cpu{load};
+    my @argv = ("$Bench::out/load", $mode,
+                map { "$_=$opt{$_}" } sort keys %opt);
+    my $pid = RT::spawn(sub {
+        open STDIN, '<&', $in;
+        open STDOUT, '>&', $out;
+        exec @argv;
+    }, out => $log);
+    $to->autoflush(1);
+    my $self = bless { pid => $pid, to => $to, from => $from, log => $log,
+                       buf => '', what => "@argv[1 .. $#argv]" }, $class;
+    $self->{open} = $self->answer(90)->{open};
+    return $self;
+}
+
+sub answer ($self, $seconds) {
+    my $end = Time::HiRes::time() + RT::scale($seconds);
+    my $at;
+    while (($at = index $self->{buf}, "\n") < 0) {
+        my $left = $end - Time::HiRes::time();
+        my $said = $left > 0
+            && IO::Select->new($self->{from})->can_read($left)
+            && sysread $self->{from}, $self->{buf}, 4096,
+                length $self->{buf};
+        die "load $self->{what}: no answer\n" . RT::slurp($self->{log})
+            if !$said;
+    }
+    return decode_json(substr $self->{buf}, 0, $at + 1, '');
+}
+
+sub run ($self, $rate, $count) {
+    my $to = $self->{to};
+    print $to "run $rate $count\n";
+    my $r = $self->answer(40 + ($rate ? $count / $rate : $count / 2000));
+    die "load $self->{what}: $r->{wrong} wrong: $r->{what}\n" if $r->{wrong};
+    return $r;
+}
+
+sub close ($self) {
+    CORE::close $self->{to};
+    RT::poll_until(sub { !RT::running($self->{pid}) }, 5);
+    RT::kill_group($self->{pid});
+}
+
+1;
