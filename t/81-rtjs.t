@@ -26,8 +26,8 @@ my $ngx = RT::Nginx->new(
     rt_hub mem { zone 8m; }
     rt_hub app { zone 8m; redis %%REDIS%%; subscribe r*; }
     rt_hub log { zone 8m; redis %%REDIS%%; source stream; prefix s:; }
-    rt_poll_interval 1s 15s;
-    rt_advise viewers=50;
+    rt_poll_interval 1s 1s;
+    rt_advise viewers=50 interval=1ms;
     rt_retry 300ms;
     rt_drain 100ms;
 END

@@ -16,14 +16,14 @@ my $ngx = RT::Nginx->new(
     workers => 2,
     http    => <<'END',
     rt_hub app { zone 8m; redis %%REDIS%%; subscribe q:* orders:*; }
-    rt_poll_interval 1s 15s;
+    rt_poll_interval 1s 1s;
     log_format rt '$request_uri $status $rt_result';
     access_log %%DIR%%/logs/rt.log rt;
 END
     server  => <<'END',
     location ~ ^/rt/(?<channel>.+)$ { rt_subscribe app $channel; }
     location ~ ^/slow/(?<channel>.+)$ {
-        rt_subscribe app $channel; rt_poll_interval 3s 15s;
+        rt_subscribe app $channel; rt_poll_interval 3s 3s;
     }
     location ~ ^/slower/(?<channel>.+)$ {
         rt_subscribe app $channel; rt_poll_interval 60s 60s;
