@@ -104,8 +104,8 @@ for (['status', path => '/304', status => 200],
 }
 
 # the last one is lost: nothing comes after it that would show it
-my $load = Bench::Load->new('fan', port => $bare->{port}, clients => 3, wait => 1,
-    redis => $redis->port, name => 'c%u', path => '/sse/c%u');
+my $load = Bench::Load->new('fan', port => $bare->{port}, wait => 1,
+    clients => 3, redis => $redis->port, name => 'c%u', path => '/sse/c%u');
 RT::poll_until(sub { $redis->numsub('c0') }, 5);
 is($load->run(100, 4)->{done}, 12, 'four messages to three clients');
 ok(!eval { $load->run(100, 1) }, 'the fifth does not come to one');

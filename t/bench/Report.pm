@@ -213,9 +213,14 @@ sub svg {
         $legend .= text($x + 18, $key, $text);
     }
     $legend .= text(600, $key, 'dashed: target; thin line: spread of rounds');
+    my $title = text(16, 32, 'ngx_rt: how far from the floor',
+        'class="title"') . text(16, 54, 'Ratio to the floor of the same round,'
+        . ' median of all rounds; a scale of doublings. Less is better, save'
+        . ' for messages/s.');
     my $said = text(16, $key + 28, $machine, 'class="small"');
     return <<"E";
-<svg xmlns="http://www.w3.org/2000/svg" width="$w" height="$height" viewBox="0 0 $w $height">
+<svg xmlns="http://www.w3.org/2000/svg" width="$w" height="$height"
+     viewBox="0 0 $w $height">
 <style>
 text { font: 13px sans-serif; fill: #57616d }
 .title { font-size: 19px; font-weight: bold; fill: #20262e }
@@ -225,7 +230,7 @@ text { font: 13px sans-serif; fill: #57616d }
 .small { font-size: 11.5px }
 </style>
 <rect width="$w" height="$height" fill="#fdfdfc"/>
-@{[text(16, 32, 'ngx_rt: how far from the floor', 'class="title"')]}@{[text(16, 54, 'Ratio to the floor of the same round, median of all rounds; a scale of doublings. Less is better, save for speed.')]}$grid$out$legend$said</svg>
+$title$grid$out$legend$said</svg>
 E
 }
 

@@ -2,8 +2,8 @@
  * Event streams, and the publisher that feeds them: each message of each
  * client is looked at.
  *
- *     load fan port=N clients=N channels=N path=/sse/c%u size=200
- *              [wait=30] redis=N name=c%u [xadd=1]      PUBLISH (or XADD) to Redis, or
+ *     load fan port=N clients=N channels=N path=/sse/c%u size=200 [wait=30]
+ *              redis=N name=c%u [xadd=1]      PUBLISH (or XADD) to Redis, or
  *              http=N post=/publish/c%u       POST
  *
  * "run RATE COUNT" publishes COUNT messages round the channels, RATE a second
