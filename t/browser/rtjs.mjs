@@ -232,7 +232,8 @@ async function blocked(how) {
     if (how === "buffer") {
         await feed.is("sse: advised", "buffer: opens");
         await say(channel, "unheard");
-        await feed.has("unheard", "buffer: what the stream does not bring");
+        await arrives(async () => (await feed.data()).includes("unheard"),
+                      "buffer: what the stream does not bring", 20);
     }
     await feed.is("poll: streams are blocked", `${how}: goes on polling`);
     const tried = feed.proxy.opens().length;
