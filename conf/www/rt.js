@@ -150,14 +150,9 @@ export function subscribe(url, onMessage, options = {}) {
         call(!closed && onMessage, message);
     }
 
-    function expire(ms, before = feed.cursor) {
-        clearTimeout(deadline);
-        deadline = setTimeout(() => {
-            if (feed.cursor === before) {
-                misses = 2;
-                probe();
-            }
-        }, ms);
+    function blocked() {
+        misses = 2;
+        probe();
     }
 
     function stream() {
@@ -166,20 +161,17 @@ export function subscribe(url, onMessage, options = {}) {
         const mine = source = new EventSource(url
             + (url.includes("?") ? "&" : "?") + "last_event_id="
             + encodeURIComponent(feed.cursor).replaceAll("%2C", ","));
-        let opened = false;
         tell("sse", "opening");
-        expire(wait);
+        deadline = setTimeout(blocked, wait);
         mine.onopen = () => {
-            opened = true;
             misses = failures = 0;
             clearTimeout(deadline);
             tell("sse", "advised");
         };
         mine.onerror = () => {
-            if (opened && mine.readyState < 2) {
-                opened = false;         /* tries again by itself */
-                tell("sse", "reconnecting");
-                expire(4 * wait);
+            if (feed.reason === "advised" && mine.readyState < 2) {
+                tell("sse", "reconnecting");    /* by itself */
+                deadline = setTimeout(probe, 4 * wait);
             } else {
                 misses++;
                 probe();
@@ -208,13 +200,21 @@ export function subscribe(url, onMessage, options = {}) {
 
     /* A stream shows no headers: on the side HEAD tells when polls are
      * advised, and of news that a proxy keeps back. */
-    async function look() {
-        timer = setTimeout(look, jitter(check * feed.interval));
-        const { status, advice, id, before } = await ask("HEAD") ?? {};
+    async function look(last) {
+        const answer = await ask("HEAD");
+        if (!answer) {
+            return;
+        }
+        const { status, advice, id, before } = answer;
+        const news = feed.reason === "advised" && status === 200 && id
+            && before;
         if (advice === "poll") {
             poll();
-        } else if (status === 200 && id) {
-            expire(wait, before);
+        } else if (news && news === last) {
+            blocked();
+        } else {
+            timer = setTimeout(look, news ? wait
+                : jitter(check * feed.interval), news);
         }
     }
 
