@@ -165,7 +165,9 @@ subtest 'released by one publish' => sub {
     my ($ours, $loop) = (median(@ours), median(@bare));
     note(sprintf 'ms, ours: %s', join ' ', map { sprintf '%.1f', $_ } @ours);
     note(sprintf 'ms, bare: %s', join ' ', map { sprintf '%.1f', $_ } @bare);
-    cmp_ok($ours - $loop, '<=', RT::scale(100),
+    # where the bare loop is held up by others, so are we
+    my ($best) = sort { $a <=> $b } @bare;
+    cmp_ok($ours - $loop, '<=', RT::scale(100) * $loop / $best,
         sprintf '%.1f ms from the publish to the last, a bare loop %.1f ms',
         $ours, $loop);
     $_->end for $least, $bare, $client;
