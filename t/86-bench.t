@@ -7,6 +7,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib", "$FindBin::Bin/bench";
 use RT;
 use Bench;
+use Report;
 use JSON::PP qw(decode_json);
 
 plan(skip_all => 'measures nothing') if asan();
@@ -73,6 +74,7 @@ like($svg, qr{\A<svg xmlns="http://www.w3.org/2000/svg" width="\d+" },
 is_deeply([grep { $svg !~ />\Q$_->{label}\E<\/text>/ } @rows], [],
     'all rows are in it');
 unlike($svg, qr/="-?(?:nan|inf)/i, 'all have their place');
+is(Report::xml('a <b> & c'), 'a &lt;b&gt; &amp; c', 'labels are escaped');
 unlike($svg =~ s/<[^>]*>//gsr, qr/[<>]|&(?!amp;|lt;|gt;)/, 'text is text');
 
 
