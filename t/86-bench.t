@@ -7,6 +7,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib", "$FindBin::Bin/bench";
 use RT;
 use Bench;
+use Report;
 use JSON::PP qw(decode_json);
 
 plan(skip_all => 'measures nothing') if asan();
@@ -74,6 +75,25 @@ is_deeply([grep { $svg !~ />\Q$_->{label}\E<\/text>/ } @rows], [],
     'all rows are in it');
 unlike($svg, qr/="-?(?:nan|inf)/i, 'all have their place');
 unlike($svg =~ s/<[^>]*>//gsr, qr/[<>]|&(?!amp;|lt;|gt;)/, 'text is text');
+
+# rows by hand: the ratio is that of the rounds, not of the medians
+Report::machine(RT::Nginx::binary(), %Bench::cpu);
+Report::row(part => 'fan', label => 'a <b>', unit => 'us', target => 1.05,
+    values => { bare => [1, 2, 4], ngx_rt => [3, 2, 2] },
+    late => { bare => 0, ngx_rt => 2 });
+Report::row(part => 'intake', label => 'more', unit => 'messages/s',
+    target => 0.8, more => 1, values => { bare => [10], ngx_rt => [8] });
+my $table = Report::table();
+like($table, qr/a <b> +2\.00 +2\.00 +1\.00 \(0\.50-3\.00\) +<= 1\.05 /,
+    'the median of ratios, their spread, the target reached');
+like($table, qr/ngx_rt late in 2$/m, 'who was late, and in how many rounds');
+unlike($table, qr/bare late/, 'and who was not');
+like($table, qr/10\.0 +8\.00 +0\.80 \(0\.80-0\.80\) +>= 0\.8$/m,
+    'where more is better');
+Report::row(part => 'memory', label => 'too much', unit => 'KB', limit => 1,
+    values => { bare => [1], ngx_rt => [1.1] });
+like(Report::table(), qr/too much .* <= 1 KB -$/m, 'one that is not reached');
+like(Report::svg(), qr/>a &lt;b&gt;</, 'a label of the plot is escaped');
 
 
 # what must not be overlooked

@@ -8,7 +8,8 @@ package Report;
 #
 # values: of each round.  The ratio is ngx_rt's to the floor's within the same
 # round, its median, least and most.  target: the most it should be (more: the
-# least); limit: the most that ngx_rt's own median should be.
+# least); limit: the most that ngx_rt's own median should be.  late: rounds in
+# which a server could not keep up.
 
 use v5.36;
 use JSON::PP;
@@ -67,8 +68,10 @@ sub number ($n) {
 }
 
 sub others ($row) {
-    return join ', ', map { sprintf '%s %.2f', $_, $row->{ratio}{$_}[0] }
-        grep { $_ ne 'ngx_rt' } sort keys %{$row->{ratio}};
+    my %late = %{$row->{late} // {}};
+    return join ', ', (map { sprintf '%s %.2f', $_, $row->{ratio}{$_}[0] }
+            grep { $_ ne 'ngx_rt' } sort keys %{$row->{ratio}}),
+        map { "$_ late in $late{$_}" } grep { $late{$_} } sort keys %late;
 }
 
 # with a minus where it is not reached
@@ -81,12 +84,12 @@ sub target ($row) {
 
 sub table {
     my ($text, $part) = ('', '');
-    my $format = "  %-32s %10s %10s  %-22s %-10s %s\n";
+    my $format = "  %-35s %10s %10s  %-22s %-10s %s\n";
     for my $row (@rows) {
         if ($row->{part} ne $part) {
             $part = $row->{part};
             $text .= "\n" if $text ne '';
-            $text .= sprintf $format =~ s/^  //r =~ s/32/34/r,
+            $text .= sprintf $format =~ s/^  //r =~ s/35/37/r,
                 $title{$part} // $part, 'floor', 'ngx_rt', 'ratio (spread)',
                 'target', 'others';
         }
@@ -101,6 +104,7 @@ sub table {
     my %unit;
     push @{$unit{$_->{part}}}, $_->{unit} for @rows;
     $text =~ s/ +$//mg;
+    my $late = grep { grep { $_ } values %{$_->{late} // {}} } @rows;
     return $text . "\n" . join('', map {
             my $part = $_;
             my %seen;
@@ -110,6 +114,8 @@ sub table {
             sprintf "%-9s %s; floor: %s\n", $part, join(', ', @units),
                 join ', ', sort keys %floor;
         } grep { $unit{$_} } qw(fan polls memory latency intake connects))
+        . ($late ? "late in N rounds: the machine was too busy for that rate,"
+            . "\nseveral messages may have gone in one write\n" : '')
         . "Ratios within a round: median (least-most).  $machine\n";
 }
 
