@@ -26,8 +26,9 @@ sub begin ($ngx, $path, %opt) {
     push @headers, Prefer => "wait=$opt{wait}" if defined $opt{wait};
     push @headers, 'If-None-Match' => $opt{etag} if defined $opt{etag};
     my $c = RT::HTTP->new($ngx);
+    my $at = time;
     $c->send($opt{method} // 'GET', $path, headers => \@headers);
-    return { c => $c, at => time };
+    return { c => $c, at => $at };
 }
 
 # its response and what it took
