@@ -29,9 +29,10 @@ const say = (channel, text) => publishByHttp(`/publish?channel=${channel}`,
 
 /* a subscription in a page of its own, and all that came of it */
 class Feed {
-    static async open(path, options = {}) {
+    static async open(path, options = {}, streams = "pass") {
         const self = new Feed();
         self.proxy = await Proxy.start();
+        self.proxy.streams = streams;
         self.page = await open("/favicon.svg", { base: self.proxy.url });
         await self.page.evaluate(async ([path, options]) => {
             const { subscribe } = await import("/rt.js");
@@ -159,8 +160,9 @@ async function adapts() {
     const looks = () => feed.proxy.log.filter(({ method }) =>
         method === "HEAD").length;
     const before = looks();
+    /* up to wait after one that was faster than a message */
     await arrives(() => looks() > before + 1,
-                  "60 viewers: is looked at on the side");
+                  "60 viewers: is looked at on the side", 40);
     is(await feed.transport(), "sse", "60 viewers: the stream stays");
     is(feed.proxy.polls().filter(({ at }) => at > open[0].at).length, 0,
        "60 viewers: without polls");
@@ -224,8 +226,7 @@ async function blocked(how) {
     await say(channel, "one");
     /* enough for a stream that opens, on a machine that is busy */
     const wait = { refuse: 10000, hold: 3000, buffer: 4000 }[how];
-    const feed = await Feed.open(`/rt/${channel}`, { wait, check: 1 });
-    feed.proxy.streams = how;
+    const feed = await Feed.open(`/rt/${channel}`, { wait, check: 1 }, how);
     await feed.has("one", `${how}: polls first`);
     await arrives(() => feed.proxy.opens().length > 0,
                   `${how}: tries a stream`);
