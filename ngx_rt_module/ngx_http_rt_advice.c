@@ -75,9 +75,10 @@ ngx_http_rt_advise(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
                                      rlcf->advise_interval);
     poll.waits = (ctx->prefer != 0);
 
-    /* of parts of other answers nobody knows who asks for them */
+    /* of parts of other answers nobody knows who asks for them; who asks for
+     * headers has the rest by other means */
 
-    if (r == r->main) {
+    if (r == r->main && r->method != NGX_HTTP_HEAD) {
 
         poll.call = match ? NGX_RT_CALL_SEEN
                           : v->fresh ? ngx_http_rt_advice_call(r, ctx,

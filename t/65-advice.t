@@ -67,6 +67,21 @@ my $r = get($ngx, '/rt/fast');
 is($r->header('X-Advice'), $r->header('RT-Advice'), '$rt_advice');
 wait_ok { advice('/slow/fast') eq 'poll' } 10, 'not any more';
 
+# who asks for headers is no viewer: a page that streams looks so by the way
+
+my $kept = RT::HTTP->new($ngx);
+my $ask = sub ($method) {
+    for (1 .. 20) {
+        $kept->send($method => '/rt/asked');
+        $kept->read;
+        sleep 0.05;
+    }
+};
+$ask->('HEAD');
+is(viewers('asked'), 0, 'HEAD is none');
+$ask->('GET');
+is(viewers('asked'), 1, 'GET is one');
+
 # 60 clients each, in four ways
 
 my %ways = (
