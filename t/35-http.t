@@ -34,6 +34,7 @@ my $ngx = RT::Nginx->new(redis => $redis, workers => 2,
     rt_hub mem { zone 8m; }
     rt_hub app { zone 8m; redis %%REDIS%%; }
     large_client_header_buffers 4 16k;
+    rt_poll_interval 2s 2s;     # the same each time
     server { listen 127.0.0.1:%%PORT1%% http2; %%L%% }
     server {
         listen 127.0.0.1:%%PORT2%% ssl http2;
