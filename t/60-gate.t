@@ -254,6 +254,7 @@ is(get($ngx, '/two/x?o=1&u=2', inm($set))->status, 200,
     'the same newest change, another set: no match');
 $redis->publish('o:1' => 'z');
 $redis->publish('u:1' => 'z');
+wait_for { get($ngx, '/rt/u:1')->body eq 'z' } 5, 'both are known';
 my $group = stamped('/two-pay/x?o=1&u=1')->header('ETag');
 is_304('/two-pay/x?o=1&u=1', $group, 'two payloads');
 $redis->publish('o:1' => 'other');
