@@ -220,9 +220,10 @@ END
     my $ngx = RT::Nginx->new(redis => $redis, workers => 2, http => $old,
         server => $locations->('other', @names),
         vars => { TWO => $two->url });
-    # several streams of each: one of them lasts the longest
+    # several streams of each: one of them lasts the longest, at chance longer
+    # than a second, all but one time in millions
     my %all = map { my $name = $_;
-        $name => [map { RT::SSE->new($ngx, "/$name") } 1 .. 6] } @names;
+        $name => [map { RT::SSE->new($ngx, "/$name") } 1 .. 12] } @names;
     my %sse;
     placed(map { @$_ } values %all);
     my %ch = (keep => 'k:c', gone => 'g:c', prefix => 'old:c', json => 'j:c',
@@ -243,7 +244,7 @@ END
         2 .. $#names]));
     wait_for { $ngx->old_workers == 2 } 3, 'the old ones quit';
 
-    # the old workers' streams, for as long as they are there: three seconds
+    # the old workers' streams, for as long as they are there: some seconds
     # of messages, which go to two generations
     my ($sent, $start) = (0, time);
     my $done = wait_ok {
@@ -275,7 +276,7 @@ END
             my $want = join ' ', 1 .. @got;
             is("@got", $want, "$name: the old workers deliver to the end: "
                 . @got);
-            cmp_ok(scalar @got, '>', 100, "$name: many");
+            cmp_ok(scalar @got, '>', 45, "$name: many");
         }
     }
     is(get($ngx, '/gone')->status, 404, 'a hub that is gone is gone');

@@ -15,6 +15,7 @@ use IO::Select;
 use JSON::PP qw(decode_json);
 use List::Util qw(min max sum0);
 use RT;
+use Time::HiRes qw(clock_gettime);
 
 our $out;               # where programs and results are
 our %cpu = (server => -1, load => -1);
@@ -35,14 +36,13 @@ sub affinity {
         : 'worker_cpu_affinity 1' . '0' x $cpu{server} . ';';
 }
 
-# microseconds on a CPU
+# microseconds on a CPU: by the process' own clock, since what /proc says of one
+# that runs is as old as its last tick
 sub cpu_of ($pid) {
-    if (RT::slurp("/proc/$pid/schedstat") =~ /^(\d+)/) {
-        return $1 / 1000;
-    }
-    my @stat = split / /, RT::slurp("/proc/$pid/stat") =~ s/^.*\) //sr;
-    die "process $pid is gone\n" if !@stat;
-    return ($stat[11] + $stat[12]) * 10_000;
+    my $clock = do { use integer; (~$pid << 3) | 2 };   # clock_getcpuclockid(3)
+    my $seconds = clock_gettime($clock);
+    die "process $pid is gone\n" if $seconds <= 0;
+    return $seconds * 1e6;
 }
 
 # KB
