@@ -84,6 +84,7 @@ typedef struct {
     ngx_uint_t                    slow;
     ngx_uint_t                    max_subscribers;
     ngx_msec_t                    drain;
+    ngx_flag_t                    detach;
 } ngx_http_rt_loc_conf_t;
 
 

@@ -93,6 +93,7 @@ ngx_http_rt_create_loc_conf(ngx_conf_t *cf)
     conf->slow = NGX_CONF_UNSET_UINT;
     conf->max_subscribers = NGX_CONF_UNSET_UINT;
     conf->drain = NGX_CONF_UNSET_MSEC;
+    conf->detach = NGX_CONF_UNSET;
 
     return conf;
 }
@@ -126,6 +127,7 @@ ngx_http_rt_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_uint_value(conf->max_subscribers, prev->max_subscribers,
                               0);
     ngx_conf_merge_msec_value(conf->drain, prev->drain, 5000);
+    ngx_conf_merge_value(conf->detach, prev->detach, 1);
 
     return ngx_http_rt_merge_handler(cf, prev, conf);
 }

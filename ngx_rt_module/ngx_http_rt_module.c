@@ -246,6 +246,13 @@ static ngx_command_t  ngx_http_rt_commands[] = {
       offsetof(ngx_http_rt_loc_conf_t, drain),
       &ngx_http_rt_any_time },
 
+    { ngx_string("rt_detach"),
+      NGX_HTTP_RT_ANY_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_rt_loc_conf_t, detach),
+      NULL },
+
       ngx_null_command
 };
 

@@ -173,6 +173,8 @@ ngx_rt_hub_exit(ngx_rt_hub_conf_t *conf)
         hub->buffer_size = 0;
     }
 
+    ngx_rt_out_exit(hub);
+
     conf->hub = NULL;
 }
 
@@ -771,31 +773,5 @@ ngx_rt_hub_drain(ngx_rt_hub_t *hub)
     {
         sub = ngx_queue_data(q, ngx_rt_subscriber_t, queue);
         sub->ops->drain(sub);
-    }
-}
-
-
-ngx_rt_frame_t *
-ngx_rt_frame_alloc(ngx_rt_hub_t *hub, size_t size)
-{
-    ngx_rt_frame_t  *frame;
-
-    frame = ngx_alloc(offsetof(ngx_rt_frame_t, data) + size, hub->log);
-    if (frame == NULL) {
-        return NULL;
-    }
-
-    frame->refs = 1;
-    frame->len = 0;
-
-    return frame;
-}
-
-
-void
-ngx_rt_frame_free(ngx_rt_frame_t *frame)
-{
-    if (--frame->refs == 0) {
-        ngx_free(frame);
     }
 }

@@ -86,17 +86,82 @@ typedef struct {
 } ngx_rt_hub_conf_t;
 
 
-/* bytes ready for sockets, shared by the subscribers of one worker */
+/*
+ * Bytes ready for sockets, shared by the subscribers of one worker, unchanged
+ * once they are in a queue.  What goes out in a chunk of its own (RFC 9112,
+ * 7.1) has the chunk's size before the text and its end behind it: head and
+ * tail bytes, which are left out where nginx or nobody makes chunks.
+ */
 
 typedef struct {
     ngx_uint_t                    refs;
-    size_t                        len;
+    uint64_t                      seq;      /* of the message, 0: none */
+    size_t                        len;      /* all of data */
+    uint32_t                      head;
+    uint32_t                      tail;
     u_char                        data[1];
 } ngx_rt_frame_t;
+
+
+/* ngx_rt_out.c */
 
 /* a new frame with room for size bytes, len 0 and one reference, or NULL */
 ngx_rt_frame_t *ngx_rt_frame_alloc(ngx_rt_hub_t *hub, size_t size);
 void ngx_rt_frame_free(ngx_rt_frame_t *frame);      /* drops a reference */
+
+/* a new frame that is a chunk of len (more than 0) bytes, yet to be written
+ * by the caller at data + head, with one reference; or NULL */
+ngx_rt_frame_t *ngx_rt_frame_chunk(ngx_rt_hub_t *hub, size_t len);
+
+
+typedef struct ngx_rt_piece_s  ngx_rt_piece_t;
+
+struct ngx_rt_piece_s {
+    ngx_rt_piece_t               *next;
+    ngx_rt_frame_t               *frame;
+};
+
+/*
+ * What one client has yet to be sent.  All zero: nothing.  Pieces before fresh
+ * were offered to whoever sends them and must stay until they are out.
+ */
+
+typedef struct {
+    ngx_rt_piece_t               *head;
+    ngx_rt_piece_t               *fresh;    /* NULL: all were offered */
+    ngx_rt_piece_t               *last;
+    size_t                        bytes;    /* of all frames */
+    size_t                        sent;     /* bytes of the head's */
+} ngx_rt_out_t;
+
+/* takes over the caller's reference; NGX_OK, or NGX_ERROR: no memory, the
+ * reference is dropped */
+ngx_int_t ngx_rt_out_push(ngx_rt_hub_t *hub, ngx_rt_out_t *out,
+    ngx_rt_frame_t *frame);
+
+/* drops the first piece, those that were not offered, all of them */
+void ngx_rt_out_pop(ngx_rt_hub_t *hub, ngx_rt_out_t *out);
+void ngx_rt_out_cut(ngx_rt_hub_t *hub, ngx_rt_out_t *out);
+void ngx_rt_out_clear(ngx_rt_hub_t *hub, ngx_rt_out_t *out);
+
+/* the first pieces as at most n vectors, and how many those are; whole: with
+ * what makes them chunks */
+ngx_uint_t ngx_rt_out_vec(ngx_rt_out_t *out, struct iovec *vec, ngx_uint_t n,
+    ngx_uint_t whole);
+
+/* that many bytes of it are out: drops those pieces that are complete.  The
+ * newest message among them, 0: none */
+uint64_t ngx_rt_out_taken(ngx_rt_hub_t *hub, ngx_rt_out_t *out, size_t size,
+    ngx_uint_t whole);
+
+/* all pieces before this one were offered, NULL: all */
+#define ngx_rt_out_offered(out, piece)  (out)->fresh = (piece)
+
+/* 1: something was offered and is not out yet */
+#define ngx_rt_out_busy(out)      ((out)->head != (out)->fresh)
+
+/* at a worker's exit: what was kept for reuse */
+void ngx_rt_out_exit(ngx_rt_hub_t *hub);
 
 
 #define NGX_RT_FRAMES             4     /* framings of one message cached */
@@ -263,6 +328,8 @@ struct ngx_rt_hub_s {
                                                being given, NULL: of none.
                                                The references are theirs */
     uint64_t                      body_seq;
+    ngx_rt_piece_t               *spare;    /* of queues, for the next ones */
+    ngx_uint_t                    nspare;
 
     ngx_event_t                   timer;    /* cancelable, what was missed */
     ngx_event_t                   posted;   /* own publishes, a long log */
