@@ -85,6 +85,8 @@ typedef struct {
     ngx_uint_t                    max_subscribers;
     ngx_msec_t                    drain;
     ngx_flag_t                    detach;
+    ngx_open_file_t              *stream_log;   /* NULL: off */
+    ngx_uint_t                    stream_log_json;
 } ngx_http_rt_loc_conf_t;
 
 
@@ -233,6 +235,10 @@ char *ngx_http_rt_set_transport(ngx_conf_t *cf, ngx_command_t *cmd,
 char *ngx_http_rt_set_poll_interval(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 char *ngx_http_rt_set_advise(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+/* ngx_http_rt_stream_log.c */
+char *ngx_http_rt_set_stream_log(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
 

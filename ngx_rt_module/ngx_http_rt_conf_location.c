@@ -94,6 +94,7 @@ ngx_http_rt_create_loc_conf(ngx_conf_t *cf)
     conf->max_subscribers = NGX_CONF_UNSET_UINT;
     conf->drain = NGX_CONF_UNSET_MSEC;
     conf->detach = NGX_CONF_UNSET;
+    conf->stream_log = NGX_CONF_UNSET_PTR;
 
     return conf;
 }
@@ -128,6 +129,12 @@ ngx_http_rt_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
                               0);
     ngx_conf_merge_msec_value(conf->drain, prev->drain, 5000);
     ngx_conf_merge_value(conf->detach, prev->detach, 1);
+
+    if (conf->stream_log == NGX_CONF_UNSET_PTR) {
+        conf->stream_log_json = prev->stream_log_json;
+    }
+
+    ngx_conf_merge_ptr_value(conf->stream_log, prev->stream_log, NULL);
 
     return ngx_http_rt_merge_handler(cf, prev, conf);
 }

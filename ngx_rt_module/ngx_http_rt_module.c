@@ -253,6 +253,13 @@ static ngx_command_t  ngx_http_rt_commands[] = {
       offsetof(ngx_http_rt_loc_conf_t, detach),
       NULL },
 
+    { ngx_string("rt_stream_log"),
+      NGX_HTTP_RT_ANY_CONF|NGX_CONF_TAKE12,
+      ngx_http_rt_set_stream_log,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
       ngx_null_command
 };
 

@@ -107,6 +107,7 @@ ngx_http_rt_stream_open(ngx_http_rt_stream_t *s)
     r = s->request;
 
     s->opened = 1;
+    s->begun = ngx_current_msec;
 
     ngx_rt_count(s->sub.hub, opened[NGX_RT_SSE], 1);
     ngx_rt_count(s->sub.hub, open[NGX_RT_SSE], 1);
@@ -365,8 +366,6 @@ ngx_http_rt_stream_end(ngx_http_rt_stream_t *s)
     if (!s->ending) {
         s->ending = 1;
 
-        ngx_http_rt_stream_leave(s);
-
         rev = s->connection->read;
 
         if (rev->timer_set) {
@@ -394,6 +393,8 @@ ngx_http_rt_stream_end(ngx_http_rt_stream_t *s)
         ngx_http_rt_stream_finish(s, 1);
         return;
     }
+
+    ngx_http_rt_stream_leave(s);
 
     if (s->out.head == NULL || !s->direct) {
         ngx_http_rt_stream_finish(s, 0);
@@ -440,6 +441,10 @@ ngx_http_rt_stream_leave(ngx_http_rt_stream_t *s)
     }
 
     s->left = 1;
+
+    if (s->opened) {
+        ngx_http_rt_stream_log(s);
+    }
 
     ngx_rt_hub_unsubscribe(&s->sub);
 

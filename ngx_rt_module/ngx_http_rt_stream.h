@@ -62,6 +62,7 @@ struct ngx_http_rt_stream_s {
     ngx_chain_t                  *busy;     /* filters: a buffer for each piece
                                                that was offered */
     ngx_chain_t                  *free;
+    ngx_msec_t                    begun;
     ngx_msec_t                    expires;  /* rt_lifetime, rt_drain */
 
     unsigned                      opened:1;
@@ -124,7 +125,7 @@ void ngx_http_rt_stream_writable(ngx_http_rt_stream_t *s);
 
 
 /* ngx_http_rt_send.c: offers all that is queued; NGX_OK also if something
- * remains, a write event follows then; NGX_ERROR: the connection is of no use */
+ * remains: a write event follows then.  NGX_ERROR: the connection is broken */
 ngx_int_t ngx_http_rt_send(ngx_http_rt_stream_t *s);
 
 
@@ -136,6 +137,11 @@ void ngx_http_rt_detach(ngx_http_rt_stream_t *s);
 
 /* the end of a detached stream: frees it and closes the connection */
 void ngx_http_rt_detached_end(ngx_http_rt_stream_t *s);
+
+
+/* ngx_http_rt_stream_log.c: of a stream that ends, is still subscribed, and
+ * knows why it ends; nothing where there is no rt_stream_log */
+void ngx_http_rt_stream_log(ngx_http_rt_stream_t *s);
 
 
 #endif /* _NGX_HTTP_RT_STREAM_H_INCLUDED_ */

@@ -242,6 +242,7 @@ sub shown ($field) {
     if ($size{$field}) {
         return $n % 2 ** 20 ? $n / 2 ** 10 . 'k' : $n / 2 ** 20 . 'm';
     }
+    return $n ? 'on' : 'off' if $field eq 'detach';
     return $n if $n == 0 || $field =~ /viewers|subscribers|^history$/;
     $n *= 1000 if $seconds{$field};
     return $n % 1000 ? "${n}ms" : $n % 60000 ? $n / 1000 . 's'

@@ -399,12 +399,15 @@ for my $text ('html', 'prometheus') {
         qr/"$text" in "rt_status" directive is not supported by this version, it must be "json"/,
         location("rt_status $text;"));
 }
-for my $name (qw(rt_detach rt_stream_log rt_origin
-                 rt_client_publish rt_client_rate)) {
+for my $name (qw(rt_origin rt_client_publish rt_client_rate)) {
     refused($name, qr/unknown directive "$name"/, location("$name 1;"));
 }
 
 # values of http, server and location
+
+refused('rt_detach 1',
+    qr/invalid value "1" in "rt_detach" directive, it must be "on" or "off"/,
+    location('rt_detach 1;'));
 
 for my $case (
     ['rt_transport push', '"poll", "sse" or both'],
@@ -417,6 +420,8 @@ for my $case (
     ['rt_retry 0', 'a time of 1ms'],
     ['rt_retry x', 'a time of 1ms'],
     ['rt_lifetime x', 'a time of 0'],
+    ['rt_stream_log /dev/null combined', '"text" or "json"'],
+    ['rt_stream_log ""', 'the path of a file or "off"'],
     ['rt_lifetime 366d', 'a time of 0'],
     ['rt_drain x', 'a time of 0'],
     ['rt_wait x', 'a time of 0 to 365d in whole seconds'],
@@ -453,7 +458,8 @@ refused('a transport twice',
 for my $text ('rt_transport poll', 'rt_start new', 'rt_event channel',
               'rt_heartbeat 1s', 'rt_retry 1s', 'rt_lifetime 1s',
               'rt_poll_interval 1s 2s', 'rt_advise viewers=3', 'rt_buffer 1m',
-              'rt_slow latest', 'rt_max_subscribers 3', 'rt_drain 1s', 'rt_wait 1s') {
+              'rt_slow latest', 'rt_max_subscribers 3', 'rt_drain 1s', 'rt_wait 1s',
+              'rt_detach off', 'rt_stream_log off') {
     my ($name) = split / /, $text;
     refused("$name twice", qr/"$name" directive is duplicate/,
         location("$text; $text;"));

@@ -14,6 +14,7 @@ my $ngx = RT::Nginx->new(
     access_log %%DIR%%/logs/rt.log rt;
     rt_heartbeat 200ms;
     rt_drain 100ms;
+    rt_detach off;
 END
     server => <<'END',
     location ~ ^/rt/(?<channel>.*)$ {

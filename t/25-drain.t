@@ -38,13 +38,17 @@ my $server = <<'END';
     location /status { rt_status json; }
 END
 
-subtest 'a drain is spread, the last retry too' => sub {
+# the log that has a line for each stream that ended, with the time: of those
+# that are attached nginx' own, with milliseconds
+for my $detach ('off', 'on') {
+subtest "a drain is spread, the last retry too, rt_detach $detach" => sub {
     my $redis = RT::Redis->new;
     my $ngx = RT::Nginx->new(redis => $redis, workers => 2,
         http => 'rt_hub app { redis %%REDIS%%; history 4000; }
             log_format end "$msec $rt_close";',
-        server => "rt_drain 2s; rt_retry 10s; $server
-            access_log %%DIR%%/end.log end;");
+        server => "rt_drain 2s; rt_retry 10s; $server rt_detach $detach;
+            access_log %%DIR%%/end.log end;
+            rt_stream_log %%DIR%%/stream.log;");
     my $n = 200;
     my @sse = map { RT::SSE->new($ngx, '/rt/c') } 1 .. $n;
     placed(@sse);
@@ -70,9 +74,11 @@ subtest 'a drain is spread, the last retry too' => sub {
         $n == grep { $_ } @ended;
     } 10, 'all end';
     # by the clock of nginx
-    my @at = sort { $a <=> $b } slurp($ngx->dir . '/end.log')
-        =~ /^(\S+) drain$/mg;
-    is(scalar @at, $n, 'all for the drain');
+    is(scalar(() = slurp($ngx->dir . '/stream.log') =~ / drain$/mg), $n,
+        'all for the drain');
+    my @at = sort { $a <=> $b } $detach eq 'on' ? @ended
+        : slurp($ngx->dir . '/end.log') =~ /^(\S+) drain$/mg;
+    is(scalar @at, $n, 'the time of each');
     my @quarter = (0) x 4;
     $quarter[($_ - $at[0]) * 3.999 / ($at[-1] - $at[0])]++ for @at;
     ok(asan() || !(grep { $_ < $n / 10 || $_ > $n / 2.2 } @quarter),
@@ -103,6 +109,7 @@ subtest 'a drain is spread, the last retry too' => sub {
         "$sent messages over the reconnect: each once, in order, no gap");
     wait_ok { !$ngx->old_workers } 5, 'old workers are gone';
 };
+}
 
 subtest 'HTTP/2: the same' => sub {
     my $version = join '', curl('--version');

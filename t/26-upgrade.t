@@ -25,10 +25,9 @@ sub placed (@streams) {
     } 5, 'places';
 }
 
-my $http = 'rt_hub app { redis %%REDIS%%; history 4000; %%MORE%% }
-    log_format end "$pid $rt_transport $rt_close";';
+my $http = 'rt_hub app { redis %%REDIS%%; history 4000; %%MORE%% }';
 my $server = <<'END';
-    access_log %%DIR%%/end.log end;
+    rt_stream_log %%DIR%%/end.log;
     location ~ ^/rt/(?<channel>.+)$ { rt_subscribe app $channel; }
     location /status { rt_status json; }
 END
@@ -118,7 +117,7 @@ for my $case (
                 'of sockets, too');
             $ngx->{stopped} = 1;
         }
-        my @why = slurp($ngx->dir . '/end.log') =~ /^\d+ sse (\S+)/mg;
+        my @why = slurp($ngx->dir . '/end.log') =~ / (\S+)$/mg;
         is(scalar(grep { $_ eq $why } @why), 60, "the log says why: $why")
             if $why;
     };

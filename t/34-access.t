@@ -343,8 +343,8 @@ for (qw(mem app)) {
     logged(qr{^GET /$hub/headers/a 304 a poll hit $v 0 -$}, 'a hit');
     logged(qr{^GET /$hub/headers/none$hub 204 none$hub poll miss $v 0 -$},
         'a poll of nothing');
-    logged(qr{^GET /$hub/auth/a 200 me\.a sse \S+ \S+ 1 client$},
-        'a stream that its client closed');
+    logged(qr{^GET /$hub/auth/a 200 me\.a sse \S+ \S+ \d detached$},
+        'a stream, detached');
     logged(qr{^GET /$hub/conn/a 200 a sse \S+ \S+ \d client$},
         'one that was reset');
     logged(qr{^GET /$hub/short/a 200 a sse \S+ \S+ 1 lifetime$},

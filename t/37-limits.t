@@ -10,9 +10,7 @@ my $redis = RT::Redis->new;
 my $hub = <<'END';
     rt_hub mem { zone 8m; history 500; }
     rt_hub app { zone 8m; history 4; redis %%REDIS%%; }
-    log_format rt '$uri $status $rt_messages $rt_close '
-        '$request_time';
-    access_log %%DIR%%/logs/rt.log rt;
+    rt_stream_log %%DIR%%/logs/rt.log;
 END
 my $locations = <<'END';
     location ~ ^/mem/(?<channel>[^/]+)$ { rt_subscribe mem $channel; }
@@ -97,10 +95,10 @@ sub logged ($like, $name) {
         @s == grep { $_->{done} } @s;
     }, 5);
     is(scalar(grep { $_->{done} } @s), 20, 'rt_lifetime: all have ended');
-    logged(qr{^/life/life 200 \d+ lifetime}, '$rt_close');
+    logged(qr{ sse life \S+ \d+ \d+ lifetime$}, 'why, in rt_stream_log');
     my $all = wait_for {
         my @took = slurp($ngx->dir . '/logs/rt.log')
-            =~ m{^/life/life 200 \d+ lifetime (\S+)$}mg;
+            =~ m{ sse life (\S+) \d+ \d+ lifetime$}mg;
         @took == 20 ? \@took : undef;
     } 5, 'all are logged';
     my @t = sort { $a <=> $b } @{$all // [0]};

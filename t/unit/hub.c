@@ -33,6 +33,7 @@ static void between(const char *what);
 #define ngx_rt_store_history(...)                                             \
     (between("history"), ngx_rt_store_history(__VA_ARGS__))
 
+#include "../../ngx_rt_module/ngx_rt_out.c"
 #include "../../ngx_rt_module/ngx_rt_hub.c"
 #include "../../ngx_rt_module/ngx_rt_channel.c"
 #include "../../ngx_rt_module/ngx_rt_replay.c"

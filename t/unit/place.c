@@ -27,6 +27,7 @@
 #include "../../ngx_rt_module/ngx_rt_want.c"
 #include "../../ngx_rt_module/ngx_rt_lease.c"
 #include "../../ngx_rt_module/ngx_rt_viewers.c"
+#include "../../ngx_rt_module/ngx_rt_out.c"
 #include "../../ngx_rt_module/ngx_rt_hub.c"
 #include "../../ngx_rt_module/ngx_rt_channel.c"
 #include "../../ngx_rt_module/ngx_rt_replay.c"
