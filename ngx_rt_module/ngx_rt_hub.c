@@ -33,6 +33,7 @@ static ngx_int_t ngx_rt_hub_message(ngx_rt_hub_t *hub,
     ngx_rt_channel_t *channel, uint64_t off, ngx_rt_record_sh_t *rec);
 static void ngx_rt_hub_confirm(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel,
     ngx_rt_record_sh_t *rec);
+static void ngx_rt_hub_ahead(ngx_rt_channel_t *channel, ngx_queue_t *q);
 static void ngx_rt_hub_settled(ngx_rt_channel_t *channel);
 
 
@@ -498,6 +499,8 @@ ngx_rt_hub_message(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel, uint64_t off,
         link = ngx_queue_data(q, ngx_rt_link_t, queue);
         sub = link->sub;
 
+        ngx_rt_hub_ahead(channel, ngx_queue_next(q));
+
         if (sub->behind
             || (hub->store->stream && !ngx_rt_place_wants(link, rec)))
         {
@@ -512,6 +515,29 @@ ngx_rt_hub_message(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel, uint64_t off,
     ngx_rt_hub_done(&msg);
 
     return NGX_OK;
+}
+
+
+/* subscribers are spread over memory: the next one is asked for while this one
+ * is served, the link after it, too */
+
+static void
+ngx_rt_hub_ahead(ngx_rt_channel_t *channel, ngx_queue_t *q)
+{
+    u_char         *p;
+    ngx_rt_link_t  *link;
+
+    if (q == ngx_queue_sentinel(&channel->links)) {
+        return;
+    }
+
+    link = ngx_queue_data(q, ngx_rt_link_t, queue);
+    p = (u_char *) link->sub;
+
+    ngx_rt_prefetch(ngx_queue_next(q));
+    ngx_rt_prefetch(p);
+    ngx_rt_prefetch(p + NGX_RT_CACHE_LINE);
+    ngx_rt_prefetch(p + 2 * NGX_RT_CACHE_LINE);
 }
 
 
@@ -743,17 +769,30 @@ ngx_rt_hub_dirty(ngx_rt_subscriber_t *sub)
 void
 ngx_rt_hub_flush(ngx_rt_hub_t *hub)
 {
-    ngx_queue_t          *q;
+    ngx_queue_t          *q, *next, dirty;
     ngx_rt_subscriber_t  *sub;
 
     while (!ngx_queue_empty(&hub->dirty)) {
-        q = ngx_queue_head(&hub->dirty);
-        sub = ngx_queue_data(q, ngx_rt_subscriber_t, dirty);
 
-        ngx_queue_remove(q);
-        sub->dirtied = 0;
+        /* those who are dirtied meanwhile have the next turn */
 
-        sub->ops->flush(sub);
+        ngx_queue_init(&dirty);
+        ngx_queue_add(&dirty, &hub->dirty);
+        ngx_queue_init(&hub->dirty);
+
+        for (q = ngx_queue_head(&dirty);
+             q != ngx_queue_sentinel(&dirty);
+             q = next)
+        {
+            next = ngx_queue_next(q);
+            ngx_rt_prefetch(next);
+            ngx_rt_prefetch((u_char *) next + NGX_RT_CACHE_LINE);
+
+            sub = ngx_queue_data(q, ngx_rt_subscriber_t, dirty);
+            sub->dirtied = 0;
+
+            sub->ops->flush(sub);
+        }
     }
 }
 

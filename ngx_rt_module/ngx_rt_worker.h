@@ -347,6 +347,11 @@ struct ngx_rt_hub_s {
 };
 
 
+/* asks for memory that is needed soon; any address will do */
+#define NGX_RT_CACHE_LINE         64
+#define ngx_rt_prefetch(p)        __builtin_prefetch(p)
+
+
 /* ngx_rt_hub.c */
 
 /*
