@@ -155,39 +155,94 @@ static ngx_int_t
 ngx_http_rt_send_direct(ngx_http_rt_stream_t *s)
 {
     ssize_t       n;
-    size_t        size;
-    uint64_t      seq;
-    ngx_uint_t    i, nvec;
+    ngx_uint_t    nvec;
     struct iovec  vec[NGX_HTTP_RT_VECS];
 
-    while (s->out.head) {
-
-        nvec = ngx_rt_out_vec(&s->out, vec,
-                              s->tls ? 1 : NGX_HTTP_RT_VECS,
+    do {
+        nvec = ngx_rt_out_vec(&s->out, vec, s->tls ? 1 : NGX_HTTP_RT_VECS,
                               s->chunked);
+        if (nvec == 0) {
+            break;
+        }
 
         n = ngx_http_rt_send_vecs(s, vec, nvec);
 
-        if (n == NGX_ERROR) {
+        if (ngx_http_rt_sent(s, n, vec, nvec) != NGX_OK) {
             return NGX_ERROR;
         }
 
-        size = 0;
+    } while (!ngx_rt_out_busy(&s->out));
 
-        if (n != NGX_AGAIN) {
-            s->bytes += n;
+    return NGX_OK;
+}
 
-            for (i = 0; i < nvec; i++) {
-                size += vec[i].iov_len;
-            }
 
-            seq = ngx_rt_out_taken(s->sub.hub, &s->out, n, s->chunked);
-            s->sent_seq = ngx_max(s->sent_seq, seq);
+/* bytes taken, or -errno.  ngx_unix_send() would read more of the connection
+ * than all else does here together */
+
+static ssize_t
+ngx_http_rt_send_vecs(ngx_http_rt_stream_t *s, struct iovec *vec,
+    ngx_uint_t n)
+{
+    ssize_t            sent;
+    ngx_connection_t  *c;
+
+    if (s->tls) {
+        c = s->connection;
+        sent = c->send(c, vec[0].iov_base, vec[0].iov_len);
+
+        /* an error is logged already */
+
+        return (sent == NGX_AGAIN) ? -NGX_EAGAIN
+               : (sent == NGX_ERROR) ? -NGX_ECONNABORTED : sent;
+    }
+
+    do {
+        sent = (n == 1) ? send(s->fd, vec[0].iov_base, vec[0].iov_len,
+                               MSG_NOSIGNAL)
+                        : writev(s->fd, vec, n);
+
+    } while (sent == -1 && ngx_socket_errno == NGX_EINTR);
+
+    return (sent == -1) ? -ngx_socket_errno : sent;
+}
+
+
+ngx_int_t
+ngx_http_rt_sent(ngx_http_rt_stream_t *s, ssize_t result, struct iovec *vec,
+    ngx_uint_t n)
+{
+    size_t      size;
+    uint64_t    seq;
+    ngx_uint_t  i;
+
+    if (result == -NGX_EAGAIN || result == -NGX_EINTR) {
+        return ngx_http_rt_send_blocked(s);
+    }
+
+    if (result < 0) {
+        s->connection->write->error = 1;
+
+        if (!s->tls) {
+            ngx_connection_error(s->connection, -result, "send() failed");
         }
 
-        if (n == NGX_AGAIN || (size_t) n < size) {
-            return ngx_http_rt_send_blocked(s);
-        }
+        return NGX_ERROR;
+    }
+
+    for (i = 0, size = 0; i < n; i++) {
+        size += vec[i].iov_len;
+    }
+
+    s->bytes += result;
+    s->written = ngx_current_msec;
+
+    seq = ngx_rt_out_taken(s->sub.hub, &s->out, result, s->chunked);
+    s->sent_seq = ngx_max(s->sent_seq, seq);
+    s->sub.full = (s->out.bytes >= s->conf->buffer);
+
+    if ((size_t) result < size) {
+        return ngx_http_rt_send_blocked(s);
     }
 
     if (s->blocked) {
@@ -198,50 +253,7 @@ ngx_http_rt_send_direct(ngx_http_rt_stream_t *s)
         }
     }
 
-    s->sub.full = 0;
-
     return NGX_OK;
-}
-
-
-/* bytes taken, NGX_AGAIN, NGX_ERROR.  ngx_unix_send() would read more of the
- * connection than all else does here together */
-
-static ssize_t
-ngx_http_rt_send_vecs(ngx_http_rt_stream_t *s, struct iovec *vec,
-    ngx_uint_t n)
-{
-    ssize_t            sent;
-    ngx_err_t          err;
-    ngx_connection_t  *c;
-
-    c = s->connection;
-
-    if (s->tls) {
-        return c->send(c, vec[0].iov_base, vec[0].iov_len);
-    }
-
-    do {
-        sent = (n == 1) ? send(s->fd, vec[0].iov_base, vec[0].iov_len,
-                               MSG_NOSIGNAL)
-                        : writev(s->fd, vec, n);
-
-        if (sent >= 0) {
-            return sent;
-        }
-
-        err = ngx_socket_errno;
-
-    } while (err == NGX_EINTR);
-
-    if (err == NGX_EAGAIN) {
-        return NGX_AGAIN;
-    }
-
-    c->write->error = 1;
-    ngx_connection_error(c, err, "send() failed");
-
-    return NGX_ERROR;
 }
 
 

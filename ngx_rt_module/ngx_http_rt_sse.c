@@ -30,7 +30,7 @@ static const ngx_rt_subscriber_ops_t  ngx_http_rt_sse_sub_ops = {
     ngx_http_rt_sse_deliver,
     ngx_http_rt_sse_gap,
     ngx_http_rt_sse_place,
-    ngx_http_rt_stream_flush,
+    ngx_http_rt_gather,
     ngx_http_rt_stream_drain,
     NULL
 };

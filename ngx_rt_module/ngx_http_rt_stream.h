@@ -128,6 +128,19 @@ void ngx_http_rt_stream_writable(ngx_http_rt_stream_t *s);
  * remains: a write event follows then.  NGX_ERROR: the connection is broken */
 ngx_int_t ngx_http_rt_send(ngx_http_rt_stream_t *s);
 
+/*
+ * Of a direct stream, what became of a send of the first n pieces: bytes
+ * taken, or -errno.  NGX_OK, also when it goes on with a write event; or
+ * NGX_ERROR.
+ */
+ngx_int_t ngx_http_rt_sent(ngx_http_rt_stream_t *s, ssize_t result,
+    struct iovec *vec, ngx_uint_t n);
+
+
+/* ngx_http_rt_gather.c: flush() of the hub's turns, as stream_flush() is of
+ * one stream */
+void ngx_http_rt_gather(ngx_rt_subscriber_t *sub);
+
 
 /* ngx_http_rt_detach.c */
 

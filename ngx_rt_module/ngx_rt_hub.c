@@ -174,6 +174,12 @@ ngx_rt_hub_exit(ngx_rt_hub_conf_t *conf)
         hub->buffer_size = 0;
     }
 
+    if (hub->gather) {
+        ngx_free(hub->gather);
+        hub->gather = NULL;
+        hub->gathered = NULL;
+    }
+
     ngx_rt_out_exit(hub);
 
     conf->hub = NULL;
@@ -792,6 +798,10 @@ ngx_rt_hub_flush(ngx_rt_hub_t *hub)
             sub->dirtied = 0;
 
             sub->ops->flush(sub);
+        }
+
+        if (hub->gathered) {
+            hub->gathered(hub);
         }
     }
 }

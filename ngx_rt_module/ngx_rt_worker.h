@@ -335,6 +335,11 @@ struct ngx_rt_hub_s {
     ngx_event_t                   posted;   /* own publishes, a long log */
     ngx_uint_t                    ticks;
     void                         *feeder;   /* ngx_rt_feeder.c's */
+    void                         *gather;   /* the transports', from
+                                               ngx_alloc(), or NULL */
+    void                        (*gathered)(ngx_rt_hub_t *hub);  /* each
+                                               dirty subscriber was flushed:
+                                               what they left to be sent */
     void                        (*wake)(ngx_rt_hub_t *hub);  /* the feeder of
                                                this worker has work queued */
     void                        (*fill)(ngx_rt_hub_t *hub,
