@@ -72,8 +72,9 @@ ngx_http_rt_detach(ngx_http_rt_stream_t *s)
 
 
 /*
- * A body filter that wants to see the stream has asked for its data in memory,
- * or keeps something for this request: its context.
+ * A body filter that wants to see the stream has asked for its data in memory
+ * (over TLS nginx itself does), or keeps something for this request: its
+ * context.
  */
 
 static ngx_uint_t
@@ -90,8 +91,9 @@ ngx_http_rt_may_direct(ngx_http_request_t *r)
         || r->out || r->postponed || r->buffered || r->connection->buffered
         || r->connection->error || r->connection->write->delayed
         || r->limit_rate || r->expect_trailers
-        || r->filter_need_in_memory || r->main_filter_need_in_memory
-        || r->filter_need_temporary || r->headers_out.content_encoding)
+        || r->filter_need_in_memory || r->filter_need_temporary
+        || (r->main_filter_need_in_memory && !r->connection->ssl)
+        || r->headers_out.content_encoding)
     {
         return 0;
     }

@@ -341,7 +341,9 @@ ngx_rt_hub_run(ngx_rt_hub_t *hub)
         hub->pos += rec.size;
         portion += rec.size;
 
-        if (portion >= NGX_RT_HUB_PORTION) {
+        if (portion >= NGX_RT_HUB_PORTION
+            || hub->pushed >= NGX_RT_HUB_PIECES)
+        {
             turn += portion;
             portion = 0;
             ngx_rt_hub_flush(hub);
@@ -777,6 +779,8 @@ ngx_rt_hub_flush(ngx_rt_hub_t *hub)
 {
     ngx_queue_t          *q, *next, dirty;
     ngx_rt_subscriber_t  *sub;
+
+    hub->pushed = 0;
 
     while (!ngx_queue_empty(&hub->dirty)) {
 

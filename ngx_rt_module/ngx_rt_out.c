@@ -10,8 +10,8 @@
 #include <ngx_rt_worker.h>
 
 
-/* pieces kept for the next ones: 1 MB of them, in one worker */
-#define NGX_RT_OUT_SPARE          (64 * 1024)
+/* pieces kept for the next ones, in one worker: a megabyte */
+#define NGX_RT_OUT_SPARE          NGX_RT_HUB_PIECES
 
 
 static size_t ngx_rt_out_size(ngx_rt_frame_t *frame, ngx_uint_t whole);
@@ -106,6 +106,8 @@ ngx_rt_out_push(ngx_rt_hub_t *hub, ngx_rt_out_t *out, ngx_rt_frame_t *frame)
 
     out->last = piece;
     out->bytes += frame->len;
+
+    hub->pushed++;
 
     return NGX_OK;
 }

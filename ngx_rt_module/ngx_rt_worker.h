@@ -164,6 +164,10 @@ uint64_t ngx_rt_out_taken(ngx_rt_hub_t *hub, ngx_rt_out_t *out, size_t size,
 void ngx_rt_out_exit(ngx_rt_hub_t *hub);
 
 
+/* queued for all clients of a worker between two flushes, about */
+#define NGX_RT_HUB_PIECES         (32 * 1024)
+
+
 #define NGX_RT_FRAMES             4     /* framings of one message cached */
 
 /*
@@ -330,6 +334,8 @@ struct ngx_rt_hub_s {
     uint64_t                      body_seq;
     ngx_rt_piece_t               *spare;    /* of queues, for the next ones */
     ngx_uint_t                    nspare;
+    ngx_uint_t                    pushed;   /* into queues, since all were
+                                               flushed */
 
     ngx_event_t                   timer;    /* cancelable, what was missed */
     ngx_event_t                   posted;   /* own publishes, a long log */
