@@ -61,7 +61,7 @@ sub cost ($open, @use) {
 END
     my ($pid) = $ngx->workers;
     my $memory = sub {
-        slurp("/proc/$pid/smaps_rollup") =~ /^Private_Dirty:\s+(\d+)/m;
+        slurp("/proc/$pid/status") =~ /^RssAnon:\s+(\d+)/m;
         return $1;
     };
     # what the first ones bring stays
