@@ -73,7 +73,9 @@ ngx_http_rt_detach(ngx_http_rt_stream_t *s)
 
 /*
  * A body filter that wants to see the stream has asked for its data in memory,
- * or keeps something for this request: its context.
+ * or keeps something for this request: its context.  Over TLS nginx itself
+ * asks for main_filter_need_in_memory; those who do, as gzip, have a context
+ * and name an encoding.
  */
 
 static ngx_uint_t
@@ -90,8 +92,9 @@ ngx_http_rt_may_direct(ngx_http_request_t *r)
         || r->out || r->postponed || r->buffered || r->connection->buffered
         || r->connection->error || r->connection->write->delayed
         || r->limit_rate || r->expect_trailers
-        || r->filter_need_in_memory || r->main_filter_need_in_memory
-        || r->filter_need_temporary || r->headers_out.content_encoding)
+        || r->filter_need_in_memory || r->filter_need_temporary
+        || (r->main_filter_need_in_memory && !r->connection->ssl)
+        || r->headers_out.content_encoding)
     {
         return 0;
     }
@@ -292,16 +295,11 @@ ngx_http_rt_detach_buffers(ngx_connection_t *c, ngx_http_connection_t *hc)
 }
 
 
-/* whatever the client says is read and thrown away, so that its end is seen */
-
 static void
 ngx_http_rt_detached_read(ngx_event_t *rev)
 {
-    size_t                 size;
-    ssize_t                n;
     ngx_connection_t      *c;
     ngx_http_rt_stream_t  *s;
-    u_char                 buf[4096];
 
     c = rev->data;
     s = c->data;
@@ -323,32 +321,41 @@ ngx_http_rt_detached_read(ngx_event_t *rev)
         return;
     }
 
+    if (ngx_http_rt_discard(c) != NGX_OK) {
+
+        if (s->close == NULL) {
+            s->close = "client";
+        }
+
+        s->broken = 1;
+        ngx_http_rt_detached_end(s);
+    }
+}
+
+
+ngx_int_t
+ngx_http_rt_discard(ngx_connection_t *c)
+{
+    size_t   size;
+    ssize_t  n;
+    u_char   buf[4096];
+
     for (size = 0; size < NGX_HTTP_RT_DISCARD; size += n) {
 
         n = c->recv(c, buf, sizeof(buf));
 
         if (n == NGX_AGAIN) {
-
-            if (ngx_handle_read_event(rev, 0) == NGX_OK) {
-                return;
-            }
-
-            n = NGX_ERROR;
+            return ngx_handle_read_event(c->read, 0);
         }
 
         if (n == 0 || n == NGX_ERROR) {
-
-            if (s->close == NULL) {
-                s->close = "client";
-            }
-
-            s->broken = 1;
-            ngx_http_rt_detached_end(s);
-            return;
+            return NGX_ERROR;
         }
     }
 
-    ngx_post_event(rev, &ngx_posted_next_events);
+    ngx_post_event(c->read, &ngx_posted_next_events);
+
+    return NGX_OK;
 }
 
 
