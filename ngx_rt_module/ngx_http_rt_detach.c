@@ -18,8 +18,10 @@
 #define NGX_HTTP_RT_DISCARD       (64 * 1024)
 
 
-static ngx_uint_t ngx_http_rt_may_direct(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_rt_may_direct(ngx_http_rt_stream_t *s);
 static ngx_uint_t ngx_http_rt_may_detach(ngx_http_rt_stream_t *s);
+static void ngx_http_rt_stays(ngx_http_rt_stream_t *s, const char *who,
+    const char *why);
 static ngx_uint_t ngx_http_rt_harmless(const char *name);
 static ngx_uint_t ngx_http_rt_harmless_data(ngx_http_request_t *r, void *data);
 static void ngx_http_rt_detach_request(ngx_http_rt_stream_t *s);
@@ -57,7 +59,7 @@ ngx_http_rt_detach(ngx_http_rt_stream_t *s)
 
     if (!s->direct) {
 
-        if (!ngx_http_rt_may_direct(r)) {
+        if (!ngx_http_rt_may_direct(s)) {
             return;
         }
 
@@ -72,16 +74,20 @@ ngx_http_rt_detach(ngx_http_rt_stream_t *s)
 
 
 /*
- * A body filter that wants to see the stream has asked for its data in memory
- * (over TLS nginx itself does), or keeps something for this request: its
- * context.
+ * A body filter that wants to see the stream has asked for its data in memory,
+ * or keeps something for this request: its context.  Over TLS nginx itself
+ * asks for main_filter_need_in_memory; those who do, as gzip, have a context
+ * and name an encoding.
  */
 
 static ngx_uint_t
-ngx_http_rt_may_direct(ngx_http_request_t *r)
+ngx_http_rt_may_direct(ngx_http_rt_stream_t *s)
 {
-    ngx_uint_t      i;
-    ngx_module_t   *module, **modules;
+    ngx_uint_t           i;
+    ngx_module_t        *module, **modules;
+    ngx_http_request_t  *r;
+
+    r = s->request;
 
     if (r != r->main
 #if (NGX_HTTP_V2)
@@ -107,9 +113,7 @@ ngx_http_rt_may_direct(ngx_http_request_t *r)
             && r->ctx[module->ctx_index]
             && !ngx_http_rt_harmless(module->name))
         {
-            ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
-                          "rt_detach: the stream stays attached, %s may have "
-                          "a body filter for it", module->name);
+            ngx_http_rt_stays(s, module->name, "may have a body filter for it");
             return 0;
         }
     }
@@ -135,17 +139,34 @@ ngx_http_rt_may_detach(ngx_http_rt_stream_t *s)
 
     for (cln = r->cleanup; cln; cln = cln->next) {
         if (cln->handler && cln->data != s) {
+            ngx_http_rt_stays(s, "a module", "waits for its end");
             return 0;
         }
     }
 
     for (pcln = r->pool->cleanup; pcln; pcln = pcln->next) {
         if (pcln->handler && !ngx_http_rt_harmless_data(r, pcln->data)) {
+            ngx_http_rt_stays(s, "a module", "waits for its end");
             return 0;
         }
     }
 
     return 1;
+}
+
+
+/* said once: each write event asks again */
+
+static void
+ngx_http_rt_stays(ngx_http_rt_stream_t *s, const char *who, const char *why)
+{
+    if (!s->told) {
+        s->told = 1;
+
+        ngx_log_error(NGX_LOG_INFO, s->connection->log, 0,
+                      "rt_detach: the stream keeps its request: %s %s", who,
+                      why);
+    }
 }
 
 
@@ -294,16 +315,11 @@ ngx_http_rt_detach_buffers(ngx_connection_t *c, ngx_http_connection_t *hc)
 }
 
 
-/* whatever the client says is read and thrown away, so that its end is seen */
-
 static void
 ngx_http_rt_detached_read(ngx_event_t *rev)
 {
-    size_t                 size;
-    ssize_t                n;
     ngx_connection_t      *c;
     ngx_http_rt_stream_t  *s;
-    u_char                 buf[4096];
 
     c = rev->data;
     s = c->data;
@@ -325,32 +341,41 @@ ngx_http_rt_detached_read(ngx_event_t *rev)
         return;
     }
 
+    if (ngx_http_rt_discard(c) != NGX_OK) {
+
+        if (s->close == NULL) {
+            s->close = "client";
+        }
+
+        s->broken = 1;
+        ngx_http_rt_detached_end(s);
+    }
+}
+
+
+ngx_int_t
+ngx_http_rt_discard(ngx_connection_t *c)
+{
+    size_t   size;
+    ssize_t  n;
+    u_char   buf[4096];
+
     for (size = 0; size < NGX_HTTP_RT_DISCARD; size += n) {
 
         n = c->recv(c, buf, sizeof(buf));
 
         if (n == NGX_AGAIN) {
-
-            if (ngx_handle_read_event(rev, 0) == NGX_OK) {
-                return;
-            }
-
-            n = NGX_ERROR;
+            return ngx_handle_read_event(c->read, 0);
         }
 
         if (n == 0 || n == NGX_ERROR) {
-
-            if (s->close == NULL) {
-                s->close = "client";
-            }
-
-            s->broken = 1;
-            ngx_http_rt_detached_end(s);
-            return;
+            return NGX_ERROR;
         }
     }
 
-    ngx_post_event(rev, &ngx_posted_next_events);
+    ngx_post_event(c->read, &ngx_posted_next_events);
+
+    return NGX_OK;
 }
 
 
