@@ -1,7 +1,8 @@
 # ngx_rt: GNU make, everything it makes is under $(BUILD).
 #
 #   make                the module for this machine's nginx, or for the tree
-#                       that NGINX_SRC= names (CFLAGS= are added)
+#                       that NGINX_SRC= names (CFLAGS= are added; without
+#                       io_uring: RT_IO_URING=NO)
 #   make run            the demo: Redis, nginx, a page (PORT=8080)
 #   make test           the whole suite (T=t/10-poll.t: some of it)
 #   make soak           all faults under load, for MINUTES= (SOURCE=, SEED=,
@@ -53,8 +54,8 @@ $(SO): config $(SRCS) $(HDRS) tools/module.sh $(BUILD)/.tree \
 # rewritten when another tree is asked for
 $(BUILD)/.tree: FORCE
 	@mkdir -p $(BUILD)
-	@echo '$(NGINX_SRC) $(CC) $(CFLAGS)' | cmp -s - $@ \
-	    || echo '$(NGINX_SRC) $(CC) $(CFLAGS)' > $@
+	@echo '$(NGINX_SRC) $(CC) $(CFLAGS) $(RT_IO_URING)' | cmp -s - $@ \
+	    || echo '$(NGINX_SRC) $(CC) $(CFLAGS) $(RT_IO_URING)' > $@
 
 run: $(SO)
 	@tools/deps.sh run

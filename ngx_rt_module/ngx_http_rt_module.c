@@ -9,6 +9,7 @@
 
 #include <ngx_http_rt.h>
 #include <ngx_rt_source.h>
+#include <ngx_rt_sender.h>
 
 
 #define NGX_HTTP_RT_ANY_CONF                                                  \
@@ -576,6 +577,8 @@ ngx_http_rt_init_process(ngx_cycle_t *cycle)
         }
     }
 
+    ngx_rt_sender_init(cycle);
+
     return ngx_rt_wakeup_open(cycle, ngx_http_rt_wake, ngx_http_rt_quit);
 }
 
@@ -606,6 +609,8 @@ ngx_http_rt_exit_process(ngx_cycle_t *cycle)
 
         ngx_rt_hub_exit(hub[n]);
     }
+
+    ngx_rt_sender_exit();
 }
 
 

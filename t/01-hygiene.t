@@ -79,7 +79,7 @@ is_deeply([grep { @{$room{$_}} > 1 && $_ ne 'ngx_http_rt.h' } sort keys %room],
 # of nginx and hiredis: the lowest layer that may know it
 my %foreign = ('ngx_config.h' => 0, 'ngx_core.h' => 0, 'ngx_event.h' => 2,
     'ngx_event_connect.h' => 3, 'ngx_http.h' => 3, 'hiredis/hiredis.h' => 3,
-    'signal.h' => 1, 'sys/mman.h' => 2);
+    'signal.h' => 1, 'sys/mman.h' => 2, 'liburing.h' => 2);
 # transports that reach over to the sources
 my %across = ('ngx_http_rt_publish.c ngx_rt_source.h' => 1);
 

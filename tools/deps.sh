@@ -13,7 +13,7 @@ set -eu
 [ -z "${NO_DEPS:-}" ] || exit 0
 command -v dpkg-query > /dev/null || exit 0
 
-build="gcc make libc6-dev nginx nginx-dev libhiredis-dev"
+build="gcc make libc6-dev nginx nginx-dev libhiredis-dev liburing-dev"
 run="redis-server redis-tools"
 source="ca-certificates libpcre2-dev libssl-dev zlib1g-dev"
 test="perl curl binutils cppcheck clang libclang-rt-dev procps
@@ -23,7 +23,7 @@ docker="buildah debootstrap"
 
 # what a tree of nginx's own needs instead of nginx-dev
 if [ -n "${NGINX_SRC:-}" ] && [ "$NGINX_SRC" != /usr/share/nginx/src ]; then
-    build="gcc make libc6-dev libhiredis-dev $source"
+    build="gcc make libc6-dev libhiredis-dev liburing-dev $source"
 fi
 
 wanted=

@@ -35,7 +35,7 @@ stamp=$objs/.configured
 warn="-Wall -Wextra -Wno-unused-parameter -Werror"
 hard="-O2 -fPIC -fstack-protector-strong -D_FORTIFY_SOURCE=2"
 key="$NGINX_SRC $(cksum config tools/module.sh) $(ls -l --full-time \
-     "$NGINX_SRC/src/core/nginx.h") ${CC:-} ${CFLAGS:-}"
+     "$NGINX_SRC/src/core/nginx.h") ${CC:-} ${CFLAGS:-} ${RT_IO_URING:-}"
 
 if [ "$(cat "$stamp" 2> /dev/null)" != "$key" ]; then
     rm -rf "$objs" "$links"

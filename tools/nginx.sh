@@ -80,7 +80,7 @@ if grep -q http_v3_module "$src/auto/options"; then
 fi
 
 key="$src $(cksum config tools/nginx.sh "$ignore" $extra)
-    ${CC:-} ${CFLAGS:-}"
+    ${CC:-} ${CFLAGS:-} ${RT_IO_URING:-}"
 
 if [ "$(cat "$stamp" 2> /dev/null)" != "$key" ]; then
     rm -rf "$objs" "$BUILD/$kind-src"
