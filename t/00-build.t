@@ -51,7 +51,8 @@ sub run (@argv) {
 # says that it is clang; in the mode "check" clang looks at the module's files
 # but makes no code, in "trust" it does not look either.  The many tests of
 # configure are left to gcc, which takes half the time for them, and each is
-# compiled once; in the mode "bare" there is no hiredis.
+# compiled once; in the mode "bare" there is no hiredis, in "calls" no liburing
+# and clang looks at what would use it.
 
 my $copy = dir() . '/copy';
 make_path($copy, dir() . '/tried');
@@ -77,7 +78,8 @@ case $kind in
     name)   exec clang "$@" ;;
     module) : > "$out"; exit ;;
     object)
-        if [ "$mode" = check ]; then
+        if case $mode:$src in check:*|calls:*_sender.c) ;; *) false; esac
+        then
             clang -fsyntax-only "$@" || exit 1
         fi
         echo "${src##*/}" >> DIR/compiled
@@ -86,6 +88,7 @@ case $kind in
 esac
 [ "$out" ] && [ "$src" ] || exec gcc "$@"
 [ "$mode" != bare ] || ! grep -q hiredis "$src" || exit 1
+[ "$mode" != calls ] || ! grep -q liburing "$src" || exit 1
 key=DIR/tried/$( (echo "$*"; cat "$src") | cksum | tr ' ' -)
 if [ ! -e "$key" ]; then
     if gcc "$@"; then mv "$out" "$key"; else : > "$key"; fi
@@ -264,6 +267,31 @@ RT::spew(dir() . '/mode', "check\n");
 ($status, $output) = run(@make);
 isnt($status, 0, 'a file that does not compile is an error');
 like($output, qr/ngx_rt_hub\.c:1:2: error:/, 'which is shown');
+
+
+# liburing is taken where it is, and not missed where it isn't or isn't wanted
+
+sub rings () {
+    return slurp("$copy/build/module/ngx_auto_config.h") =~ /NGX_RT_IO_URING/
+        ? 1 : 0;
+}
+
+SKIP: {
+    skip 'no liburing', 1 if !-e '/usr/include/liburing.h';
+    is(rings(), 1, 'liburing is found');
+    RT::spew(dir() . '/mode', "trust\n");
+    ($status, $output) = run(@make, 'RT_IO_URING=NO');
+    is($status, 0, 'RT_IO_URING=NO') or diag($output);
+    is(rings(), 0, 'leaves it out');
+    unlink dir() . '/compiled';
+}
+RT::spew(dir() . '/mode', "calls\n");
+RT::spew("$copy/config", slurp("$copy/config") . "# without\n");
+($status, $output) = run(@make);
+is($status, 0, 'without liburing') or diag($output);
+is($output, "build/ngx_http_rt_module.so\n", 'not a word of it');
+is_deeply(compiled(), [sort @sources], 'all is compiled');
+is(rings(), 0, 'without io_uring');
 
 
 # What is missing is told in a line, with Debian's package.  make has a line
