@@ -20,7 +20,7 @@ need(qw(make clang redis-server));
 # the longest first: two at a time
 my @files = qw(20-feed 10-config 21-redis-faults 11-publish 61-gate-doubt
     22-patterns 38-wait 66-held 60-gate
-    12-status 32-slow 31-sse-nginx 33-resume 13-variables 30-poll-sse);
+    12-status 67-sender 32-slow 31-sse-nginx 33-resume 13-variables 30-poll-sse);
 
 my $nginx = RT::Asan::build();
 BAIL_OUT('no nginx with sanitizers') if !$nginx;

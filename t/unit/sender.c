@@ -499,6 +499,113 @@ test_closed(void)
 }
 
 
+/*
+ * Sockets that are read slowly and not at all for a while: each is sent the
+ * same endless text, from where the result before said, and has it without a
+ * hole.
+ */
+
+static char  endless[2 * 65536 + 26];
+
+
+static int
+flows(pair_t *p, size_t *seen, size_t n)
+{
+    ssize_t      rc;
+    static char  buf[65536];
+
+    rc = recv(p->b, buf, ngx_min(n, sizeof(buf)), MSG_DONTWAIT);
+    if (rc <= 0) {
+        return rc == -1 && errno == EAGAIN;
+    }
+
+    rc = memcmp(buf, endless + *seen % 26, rc) == 0 ? rc : 0;
+    *seen += rc;
+
+    return rc > 0;
+}
+
+
+static void
+test_flow(void)
+{
+    int            i, r, n, room, bad, whole, part, none;
+    size_t         len, at[PAIRS], seen[PAIRS];
+    pair_t        *p;
+    ngx_uint_t     which;
+    struct pollfd  pfd;
+
+    open_all();
+    srand(1);
+
+    for (i = 0; i < PAIRS; i++) {
+        room = 16384;
+        setsockopt(pairs[i].a, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
+        at[i] = seen[i] = 0;
+    }
+
+    for (i = 0; i < (int) sizeof(endless); i++) {
+        endless[i] = (char) ('a' + i % 26);
+    }
+
+    for (r = bad = whole = part = none = 0; r < 500; r++) {
+
+        for (i = 0, n = 0; i < PAIRS; i++) {
+            if (rand() % 4) {
+                len = 3 + rand() % (rand() % 8 ? 600 : 65536);
+                plan(&sends[n++], &pairs[i], endless + at[i] % 26, len,
+                     1 + rand() % 3);
+            }
+        }
+
+        ngx_rt_send_all(sends, n);
+
+        for (i = 0; i < n; i++) {
+            p = sends[i].data;
+            which = sends[i].nvec - 1;
+            len = sends[i].vec[which].iov_len + which;
+
+            if (sends[i].result > 0) {
+                at[p - pairs] += sends[i].result;
+                part += (size_t) sends[i].result < len;
+                whole += (size_t) sends[i].result == len;
+
+            } else {
+                bad += sends[i].result != -EAGAIN;
+                none++;
+            }
+        }
+
+        for (i = 0; i < PAIRS; i++) {
+            if ((r / 20 + i) % 3) {
+                bad += !flows(&pairs[i], &seen[i], rand() % 8192 + 1);
+            }
+        }
+    }
+
+    is_int(bad, 0, "%s: sent and read by bits, without a hole", how);
+    ok(whole > 1000 && part > 100 && none > 100,
+       "%s: wholly, in part, not at all", how);
+
+    for (i = 0, n = 0; i < PAIRS; i++) {
+        pfd.fd = pairs[i].b;
+        pfd.events = POLLIN;
+
+        while (seen[i] < at[i] && poll(&pfd, 1, DEADLINE) == 1
+               && flows(&pairs[i], &seen[i], sizeof(endless)))
+        {
+            /* void */
+        }
+
+        n += seen[i] == at[i] && poll(&pfd, 1, 0) == 0;
+    }
+
+    is_int(n, PAIRS, "%s: and to the end", how);
+
+    close_all();
+}
+
+
 /* many parts, none */
 
 static void
@@ -546,6 +653,7 @@ test_all(const char *name)
     test_order();
     test_full();
     test_short();
+    test_flow();
     test_closed();
     test_parts();
 }
