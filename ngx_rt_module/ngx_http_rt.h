@@ -102,6 +102,7 @@ struct ngx_http_rt_ctx_s {
     ngx_rt_hub_t                 *hub;
     ngx_uint_t                    nchannels;
     ngx_str_t                    *channels; /* distinct, valid names */
+    ngx_rt_key_t                  key;      /* of the first one, see ahead */
 
     ngx_uint_t                    transport;    /* NGX_HTTP_RT_*, 0: none */
     const char                   *result;       /* hit miss stale bypass */
@@ -114,7 +115,7 @@ struct ngx_http_rt_ctx_s {
     void                         *views;    /* room for those of a version */
     time_t                        prefer;   /* seconds to wait for a change */
     ngx_http_rt_resume_pt         resume;
-    u_char                       *text;     /* room for version, of a gate */
+    u_char                       *text;     /* room for version, quoted */
     uint32_t                      interval; /* s, that a poll is advised */
     unsigned                      asked:1;  /* prefer was looked for */
     unsigned                      gated:1;  /* the gate has decided */
@@ -128,7 +129,8 @@ struct ngx_http_rt_ctx_s {
 typedef struct {
     ngx_rt_view_t                *views;    /* nchannels */
     ngx_rt_cursor_t               cursor;   /* the ETag's */
-    ngx_str_t                     text;     /* the same of streams */
+    ngx_str_t                     text;     /* the same quoted, once it was
+                                               asked for; always of streams */
     uint64_t                      version;
     unsigned                      confirmed:1;  /* all of them */
     unsigned                      certain:1;    /* all that are known */
@@ -287,7 +289,8 @@ ngx_int_t ngx_http_rt_text(ngx_http_request_t *r, ngx_uint_t status,
     const char *text);
 
 /* the transport by Upgrade and Accept among those enabled, 0: 406 */
-ngx_uint_t ngx_http_rt_negotiate(ngx_http_request_t *r, ngx_uint_t enabled);
+ngx_uint_t ngx_http_rt_negotiate(ngx_http_request_t *r,
+    ngx_http_rt_ctx_t *ctx, ngx_uint_t enabled);
 
 /* the first request header of that (lower-case) name, or NULL */
 ngx_str_t *ngx_http_rt_header_in(ngx_http_request_t *r, const char *name,
@@ -297,13 +300,19 @@ ngx_str_t *ngx_http_rt_header_in(ngx_http_request_t *r, const char *name,
 ngx_int_t ngx_http_rt_header_list(ngx_http_request_t *r, const char *name,
     size_t len, ngx_str_t *value);
 
-/* adds a response header; value must live as long as the request */
-ngx_int_t ngx_http_rt_header_out(ngx_http_request_t *r, const char *key,
-    ngx_str_t *value);
-
+/* adds a response header, key is a literal; value must live as long as the
+ * request */
+#define ngx_http_rt_header_out(r, key, value)                                 \
+    ngx_http_rt_header_push(r, key, sizeof(key "") - 1, value)
+ngx_int_t ngx_http_rt_header_push(ngx_http_request_t *r, const char *key,
+    size_t len, ngx_str_t *value);
 
 
 /* ngx_http_rt_version.c */
+
+/* once the channels are known: has what a version and the advice are made of
+ * come from memory, while other things are looked at */
+void ngx_http_rt_ahead(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx);
 
 /* reads the version of all channels of the context; NGX_OK or NGX_ERROR */
 ngx_int_t ngx_http_rt_version(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
@@ -317,8 +326,13 @@ ngx_uint_t ngx_http_rt_match(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
 ngx_int_t ngx_http_rt_etag(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     ngx_http_rt_version_t *version);
 
-/* ETag: "version"; there must be no other */
+/* ETag: "version"; there must be no other.  version is one that
+ * ngx_http_rt_quote() has made, and lives as long as the request */
 ngx_int_t ngx_http_rt_etag_out(ngx_http_request_t *r, ngx_str_t *version);
+
+/* quotes around what is from p + 1 to last, where there is room for them:
+ * *text is without, and the ETag is at text->data - 1 */
+void ngx_http_rt_quote(ngx_str_t *text, u_char *p, u_char *last);
 
 /* the next line of a header of nginx's own list, or NULL; before 1.23 nginx
  * keeps the first */
@@ -397,6 +411,9 @@ void ngx_http_rt_advise(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
 /* these as RT-Poll-Interval and RT-Advice; NGX_OK or NGX_ERROR */
 ngx_int_t ngx_http_rt_advice_out(ngx_http_request_t *r,
     ngx_http_rt_ctx_t *ctx);
+
+/* has what the connection remembers come from memory */
+void ngx_http_rt_advice_ahead(ngx_http_request_t *r);
 
 /* seconds: nothing longer is advised, or taken for an interval */
 #define NGX_HTTP_RT_ADVICE_MAX    (24 * 3600)

@@ -35,6 +35,8 @@ static void ngx_http_rt_advice_count(ngx_http_request_t *r,
     ngx_http_rt_seen_t *seen);
 static ngx_http_rt_seen_t *ngx_http_rt_advice_slot(ngx_rt_store_t *st,
     ngx_rt_view_t *view, ngx_http_rt_seen_t *seen);
+static ngx_connection_t *ngx_http_rt_advice_connection(ngx_http_request_t *r);
+static ngx_http_rt_seen_t *ngx_http_rt_advice_find(ngx_connection_t *c);
 static ngx_http_rt_seen_t *ngx_http_rt_advice_seen(ngx_http_request_t *r);
 static void ngx_http_rt_advice_end(void *data);
 static void ngx_http_rt_advice_once(ngx_http_rt_seen_t *seen);
@@ -104,7 +106,8 @@ ngx_http_rt_advise(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
 ngx_int_t
 ngx_http_rt_advice_out(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
 {
-    u_char     *p;
+    u_char     *p, *last;
+    uint32_t    n;
     ngx_str_t   value;
 
     p = ngx_pnalloc(r->pool, NGX_INT32_LEN);
@@ -112,8 +115,17 @@ ngx_http_rt_advice_out(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
         return NGX_ERROR;
     }
 
+    last = p + NGX_INT32_LEN;
+    p = last;
+    n = ctx->interval;
+
+    do {
+        *--p = (u_char) ('0' + n % 10);
+        n /= 10;
+    } while (n);
+
     value.data = p;
-    value.len = ngx_sprintf(p, "%uD", ctx->interval) - p;
+    value.len = last - p;
 
     if (ngx_http_rt_header_out(r, "RT-Poll-Interval", &value) != NGX_OK) {
         return NGX_ERROR;
@@ -147,7 +159,7 @@ ngx_http_rt_advice_rate(ngx_http_rt_ctx_t *ctx, ngx_http_rt_version_t *v,
     ngx_uint_t     i;
     ngx_rt_rate_t  rate;
 
-    ngx_rt_rate_get(ctx->hub->store, v->views[0].entry, now, set);
+    ngx_rt_rate_told(ctx->hub->store, v->views[0].entry, now, set);
 
     for (i = 1; i < ctx->nchannels; i++) {
 
@@ -155,7 +167,7 @@ ngx_http_rt_advice_rate(ngx_http_rt_ctx_t *ctx, ngx_http_rt_version_t *v,
             continue;
         }
 
-        ngx_rt_rate_get(ctx->hub->store, v->views[i].entry, now, &rate);
+        ngx_rt_rate_told(ctx->hub->store, v->views[i].entry, now, &rate);
 
         set->viewers = ngx_max(set->viewers, rate.viewers);
 
@@ -257,13 +269,31 @@ ngx_http_rt_advice_slot(ngx_rt_store_t *st, ngx_rt_view_t *view,
 }
 
 
-/* what the connection remembers; NULL: it ends with this request */
-
-static ngx_http_rt_seen_t *
-ngx_http_rt_advice_seen(ngx_http_request_t *r)
+void
+ngx_http_rt_advice_ahead(ngx_http_request_t *r)
 {
     ngx_connection_t    *c;
-    ngx_pool_cleanup_t  *cln;
+    ngx_http_rt_seen_t  *seen;
+
+    c = ngx_http_rt_advice_connection(r);
+
+    if (c) {
+        seen = ngx_http_rt_advice_find(c);
+
+        if (seen) {
+            __builtin_prefetch(seen, 1);
+            __builtin_prefetch((u_char *) seen + 64, 1);
+        }
+    }
+}
+
+
+/* whose channels are remembered; NULL: it ends with this request */
+
+static ngx_connection_t *
+ngx_http_rt_advice_connection(ngx_http_request_t *r)
+{
+    ngx_connection_t  *c;
 
     c = r->connection;
 
@@ -285,11 +315,45 @@ ngx_http_rt_advice_seen(ngx_http_request_t *r)
         return NULL;
     }
 
+    return c;
+}
+
+
+static ngx_http_rt_seen_t *
+ngx_http_rt_advice_find(ngx_connection_t *c)
+{
+    ngx_pool_cleanup_t  *cln;
+
     for (cln = c->pool->cleanup; cln; cln = cln->next) {
 
         if (cln->handler == ngx_http_rt_advice_end) {
             return cln->data;
         }
+    }
+
+    return NULL;
+}
+
+
+/* what the connection remembers; NULL: nothing */
+
+static ngx_http_rt_seen_t *
+ngx_http_rt_advice_seen(ngx_http_request_t *r)
+{
+    ngx_connection_t    *c;
+    ngx_pool_cleanup_t  *cln;
+    ngx_http_rt_seen_t  *seen;
+
+    c = ngx_http_rt_advice_connection(r);
+
+    if (c == NULL) {
+        return NULL;
+    }
+
+    seen = ngx_http_rt_advice_find(c);
+
+    if (seen) {
+        return seen;
     }
 
     cln = ngx_pool_cleanup_add(c->pool,
@@ -347,17 +411,15 @@ ngx_http_rt_advice_call(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     uint32_t *cursor)
 {
     uint64_t         at;
-    ngx_str_t        list, tag, *value;
+    ngx_str_t        list, tag;
     ngx_rt_place_t   places[NGX_HTTP_RT_MAX_CHANNELS];
     ngx_rt_cursor_t  c;
 
-    value = ngx_http_rt_header_in(r, "if-none-match",
-                                  sizeof("if-none-match") - 1);
-    if (value == NULL) {
+    if (r->headers_in.if_none_match == NULL) {
         return NGX_RT_CALL_NONE;
     }
 
-    list = *value;
+    list = r->headers_in.if_none_match->value;
 
     if (ngx_rt_etag_next(&list, &tag) != NGX_OK) {
         return NGX_RT_CALL_NONE;
@@ -413,7 +475,7 @@ ngx_http_rt_advise_stream(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
             continue;
         }
 
-        ngx_rt_rate_get(ctx->hub->store, view.entry, now, &rate);
+        ngx_rt_rate_told(ctx->hub->store, view.entry, now, &rate);
 
         if (ngx_rt_rate_advise(&rate, rlcf->advise_viewers,
                                rlcf->advise_interval))

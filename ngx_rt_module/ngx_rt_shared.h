@@ -464,6 +464,9 @@ ngx_int_t ngx_rt_log_body(ngx_rt_store_t *st, uint64_t off,
 void ngx_rt_table_key(ngx_rt_store_t *st, const ngx_str_t *name,
     ngx_rt_key_t *key);
 
+/* a look for it comes soon: what it begins with is fetched from memory */
+void ngx_rt_table_ahead(ngx_rt_store_t *st, const ngx_rt_key_t *key);
+
 /*
  * Reads the channel without a lock.  NGX_OK; NGX_DECLINED: not there, or it
  * kept changing (the caller then takes the slow way, ngx_rt_store_touch).
@@ -732,6 +735,18 @@ ngx_rt_viewers_now(ngx_rt_store_t *st)
            % NGX_RT_VIEWERS_EPOCHS;
 }
 
+/* streams by a word: the epoch is in a line that each publish writes, and is
+ * not looked at for none */
+static ngx_inline uint32_t
+ngx_rt_viewers_of(ngx_rt_store_t *st, uint32_t word)
+{
+    uint32_t  n;
+
+    n = word & ((1U << NGX_RT_VIEWERS_BITS) - 1);
+
+    return (n && ngx_rt_viewers_epoch(word) == ngx_rt_viewers_now(st)) ? n : 0;
+}
+
 /* how many, all workers'; 0 also for an index that is none */
 static ngx_inline uint32_t
 ngx_rt_viewers_get(ngx_rt_store_t *st, uint32_t index)
@@ -744,8 +759,7 @@ ngx_rt_viewers_get(ngx_rt_store_t *st, uint32_t index)
 
     word = __atomic_load_n(&st->entries[index].viewers, __ATOMIC_ACQUIRE);
 
-    return (ngx_rt_viewers_epoch(word) == ngx_rt_viewers_now(st))
-           ? word & ((1U << NGX_RT_VIEWERS_BITS) - 1) : 0;
+    return ngx_rt_viewers_of(st, word);
 }
 
 /* all begin to count anew */
