@@ -37,14 +37,14 @@ static ngx_uint_t ngx_rt_log_intact(ngx_rt_store_t *st, uint64_t off);
 static void ngx_rt_log_load(u_char *dst, const u_char *src, size_t len);
 static void ngx_rt_log_store(u_char *dst, const u_char *src, size_t len);
 static ngx_int_t ngx_rt_log_room(ngx_rt_store_t *st, size_t size);
-static uint64_t ngx_rt_log_pad(ngx_rt_zone_sh_t *sh, size_t size);
+static uint64_t ngx_rt_log_pad(ngx_rt_store_t *st, size_t size);
 
 
 ngx_int_t
 ngx_rt_log_peek(ngx_rt_store_t *st, uint64_t off, ngx_rt_record_sh_t *rec)
 {
     u_char            *p;
-    uint64_t           head, left;
+    uint64_t           head, left, n;
     ngx_rt_zone_sh_t  *sh;
 
     sh = st->sh;
@@ -58,8 +58,9 @@ ngx_rt_log_peek(ngx_rt_store_t *st, uint64_t off, ngx_rt_record_sh_t *rec)
         return NGX_DECLINED;
     }
 
-    p = (u_char *) ngx_rt_log_at(st, off);
-    left = sh->log_size - off % sh->log_size;
+    n = off % sh->log_size;
+    p = st->log + n;
+    left = sh->log_size - n;
 
     ngx_rt_log_load((u_char *) rec, p, 8);
 
@@ -116,7 +117,7 @@ ngx_rt_log_body(ngx_rt_store_t *st, uint64_t off,
 {
     u_char  *p;
 
-    p = (u_char *) ngx_rt_log_at(st, off) + NGX_RT_HEADER;
+    p = st->log + off % st->sh->log_size + NGX_RT_HEADER;
 
     ngx_rt_log_load(dst, p, (size_t) rec->event_len + rec->data_len);
 
@@ -194,7 +195,7 @@ ngx_rt_log_room(ngx_rt_store_t *st, size_t size)
     end = sh->head;
 
     for ( ;; ) {
-        need = ngx_rt_log_pad(sh, size) + size + 2 * ngx_rt_log_max(sh);
+        need = ngx_rt_log_pad(st, size) + size + 2 * ngx_rt_log_max(sh);
 
         if (sh->head - sh->tail + need <= sh->log_size) {
             return NGX_OK;
@@ -210,11 +211,11 @@ ngx_rt_log_room(ngx_rt_store_t *st, size_t size)
 /* bytes up to the end of the ring, if a record doesn't fit in there */
 
 static uint64_t
-ngx_rt_log_pad(ngx_rt_zone_sh_t *sh, size_t size)
+ngx_rt_log_pad(ngx_rt_store_t *st, size_t size)
 {
     uint64_t  left;
 
-    left = sh->log_size - sh->head % sh->log_size;
+    left = st->sh->log_size - ngx_rt_log_pos(st, st->sh->head);
 
     return (left < size) ? left : 0;
 }
@@ -228,7 +229,7 @@ ngx_rt_log_append(ngx_rt_store_t *st, size_t size, uint64_t *off)
     ngx_rt_record_sh_t   rec;
 
     sh = st->sh;
-    pad = ngx_rt_log_pad(sh, size);
+    pad = ngx_rt_log_pad(st, size);
     end = sh->head + pad + size;
 
     if (end - sh->tail > sh->log_size) {
@@ -359,15 +360,16 @@ uint32_t
 ngx_rt_log_check(ngx_rt_store_t *st, uint64_t off, uint64_t end)
 {
     uint32_t             size;
-    uint64_t             left;
+    uint64_t             left, n;
     ngx_rt_record_sh_t  *rec;
 
     if ((off & 7) || off < st->sh->log_size || off >= end) {
         return 0;
     }
 
-    rec = ngx_rt_log_at(st, off);
-    left = st->sh->log_size - off % st->sh->log_size;
+    n = ngx_rt_log_pos(st, off);
+    rec = (ngx_rt_record_sh_t *) (st->log + n);
+    left = st->sh->log_size - n;
     size = rec->size;
 
     if (size < 8 || (size & 7) || size > left || size > end - off) {

@@ -14,6 +14,7 @@
  *     ngx_rt_feed_pubsub.c  `source pubsub`: subscriptions
  *     ngx_rt_feed_pattern.c `source pubsub`: patterns
  *     ngx_rt_feed_message.c `source pubsub`: messages
+ *     ngx_rt_feed_names.c   `source pubsub`: ... and what is known of channels
  *     ngx_rt_feed_snapshot.c  `snapshot`: what is in a key
  *     ngx_rt_feed_stream.c  `source stream`, see ngx_rt_stream.h
  *     ngx_rt_entry.c        `source stream`: an entry as a message
@@ -158,6 +159,17 @@ typedef struct {
     u_char                        line[NGX_RT_RESP_LINE];
 } ngx_rt_resp_t;
 
+
+/* a message of pub/sub; a string that was too large has no data */
+
+typedef struct {
+    ngx_str_t                     pattern;  /* only if matched */
+    ngx_str_t                     channel;
+    ngx_str_t                     data;
+    unsigned                      matched:1;    /* by a pattern */
+} ngx_rt_push_t;
+
+
 /* NGX_OK or NGX_ERROR: no memory */
 ngx_int_t ngx_rt_resp_init(ngx_rt_resp_t *resp, size_t bulk_max);
 
@@ -172,6 +184,23 @@ void ngx_rt_resp_done(ngx_rt_resp_t *resp);
  * NGX_OK, or NGX_ERROR with resp->error: nothing more can be read */
 ngx_int_t ngx_rt_resp_feed(ngx_rt_resp_t *resp, const u_char *data,
     size_t len);
+
+/* the same, but up to the end of a reply; *data goes behind what was taken */
+ngx_int_t ngx_rt_resp_take(ngx_rt_resp_t *resp, const u_char **data,
+    const u_char *last);
+
+/*
+ * Looks whether a message of pub/sub is what the bytes from *data on begin
+ * with; takes nothing but that.
+ *
+ * NGX_OK        *push is it, its strings are in the bytes; *data is behind it
+ * NGX_AGAIN     so far it may be one: again when there are more bytes
+ * NGX_DECLINED  it is not, or resp is within a reply, or a string of it is
+ *               too large: the bytes are for ngx_rt_resp_take(), as those of
+ *               one that is longer than all bytes that can be held
+ */
+ngx_int_t ngx_rt_resp_push(ngx_rt_resp_t *resp, u_char **data, u_char *last,
+    ngx_rt_push_t *push);
 
 /* NGX_OK: *reply is the caller's, to free with ngx_rt_resp_free();
  * NGX_AGAIN: feed more; NGX_ERROR as above */
@@ -283,11 +312,15 @@ struct ngx_rt_redis_op_s {
 
 
 /*
- * What the owner of a connection does.  ready, push and drained are bound as
- * a handler is, and return what it returns.
+ * What the owner of a connection does.  ready, push, flush and drained are
+ * bound as a handler is, and return what it returns.
  *
  * ready    logged in, database selected, PING answered
- * push     a message that no command is owed
+ * push     a message that no command is owed; its strings stay where they are
+ *          until flush was called.  NULL: none comes
+ * flush    the strings of what was pushed are going to go, or something else
+ *          comes: after each read and before each handler.  NULL: push keeps
+ *          none
  * turn     the replies of one turn of the event loop have been handled
  * drained  what was waiting to be written is written
  * closed   the connection is lost, or no url could be reached: rd->error
@@ -298,10 +331,11 @@ struct ngx_rt_redis_op_s {
 typedef struct {
     ngx_int_t                   (*ready)(ngx_rt_redis_t *rd);
     ngx_int_t                   (*push)(ngx_rt_redis_t *rd,
-                                      struct redisReply *reply);
+                                      const ngx_rt_push_t *push);
     void                        (*turn)(ngx_rt_redis_t *rd);
     ngx_int_t                   (*drained)(ngx_rt_redis_t *rd);
     void                        (*closed)(ngx_rt_redis_t *rd);
+    ngx_int_t                   (*flush)(ngx_rt_redis_t *rd);
 } ngx_rt_redis_ops_t;
 
 
@@ -355,6 +389,11 @@ struct ngx_rt_redis_s {
     size_t                        out_last;
     uint64_t                      queued;   /* all bytes ever to write */
     uint64_t                      sent;     /* and written */
+
+    u_char                       *in;       /* bytes read: [first, last), where
+                                               messages come */
+    size_t                        in_first;
+    size_t                        in_last;
 
     ngx_msec_t                    heard;    /* when bytes came, or began to
                                                be owed */
@@ -460,6 +499,38 @@ typedef struct {
 } ngx_rt_feed_pattern_t;
 
 
+/* what is known of a channel, see ngx_rt_feed_names.c.  128 bytes */
+
+#define NGX_RT_NAMES_LEN          58
+
+typedef struct {
+    uint64_t                      hash;
+    ngx_rt_key_t                  key;
+    ngx_rt_digest_t               digest;
+    ngx_rt_feed_pattern_t        *pattern;  /* that covers it, or NULL */
+    uint32_t                      entry;    /* where it was in the table */
+    uint8_t                       len;      /* of text; 0: nothing is known */
+    uint8_t                       marker;   /* it is none, but ours */
+    u_char                        text[NGX_RT_NAMES_LEN];   /* with the prefix */
+} ngx_rt_feed_name_t;
+
+_Static_assert(sizeof(ngx_rt_feed_name_t) == 128, "ngx_rt_feed_name_t");
+
+
+/* messages that came together and are yet to be stored; their strings are
+ * where they were read, names are without prefix */
+
+#define NGX_RT_FEED_BATCH         64
+
+typedef struct {
+    ngx_uint_t                    n;
+    size_t                        scratch;  /* bytes of it in use */
+    ngx_rt_post_t                 posts[NGX_RT_FEED_BATCH];
+    ngx_str_t                     names[NGX_RT_FEED_BATCH];
+    ngx_rt_feed_name_t           *known[NGX_RT_FEED_BATCH];
+} ngx_rt_feed_batch_t;
+
+
 /*
  * What the feeder knows of its subscriptions.  All of it ends with the
  * connection, but for patterns' names and the buffers.
@@ -492,6 +563,11 @@ typedef struct {
     ngx_queue_t                   denied;   /* ngx_rt_feed_sub_t, by Redis */
     ngx_uint_t                    ndenied;
     ngx_uint_t                    age;      /* seconds since begun */
+
+    ngx_rt_feed_name_t           *names;    /* NULL: none yet */
+    ngx_uint_t                    nnames;   /* a power of two */
+    ngx_rt_feed_name_t            stranger; /* one that has no place there */
+    ngx_rt_feed_batch_t          *batch;    /* NULL: none yet */
 
     u_char                       *scratch;
     size_t                        scratch_size;
@@ -526,7 +602,8 @@ typedef struct ngx_rt_source_s {
     ngx_int_t                   (*tick)(ngx_rt_feed_t *feed);
     void                        (*notify)(ngx_rt_feed_t *feed);
     ngx_int_t                   (*push)(ngx_rt_feed_t *feed,
-                                      struct redisReply *reply);
+                                      const ngx_rt_push_t *push);
+    ngx_int_t                   (*flush)(ngx_rt_feed_t *feed);
 } ngx_rt_source_t;
 
 extern const ngx_rt_source_t      ngx_rt_source_pubsub;
@@ -601,20 +678,32 @@ ngx_rt_feed_pattern_t *ngx_rt_pubsub_covered(ngx_rt_feed_t *feed,
     const ngx_str_t *name);
 
 
+/* ngx_rt_feed_names.c */
+
+/* what is known of a channel by the name that Redis says, until the next
+ * call; entry may be set.  NULL: it is no name of a channel */
+ngx_rt_feed_name_t *ngx_rt_names_get(ngx_rt_feed_t *feed,
+    const ngx_str_t *channel);
+
+/* all is forgotten: patterns are others, or the feed is over */
+void ngx_rt_names_forget(ngx_rt_feed_t *feed);
+
+
 /* ngx_rt_feed_message.c */
 
-/* a message has come; returns as above */
-ngx_int_t ngx_rt_pubsub_push(ngx_rt_feed_t *feed, struct redisReply *reply);
+/* a message has come; those that have are stored.  Both return as above */
+ngx_int_t ngx_rt_pubsub_push(ngx_rt_feed_t *feed, const ngx_rt_push_t *push);
+ngx_int_t ngx_rt_pubsub_flush(ngx_rt_feed_t *feed);
 
 /* how a message came */
 #define NGX_RT_BY_NAME            0
 #define NGX_RT_BY_PATTERN         1
 #define NGX_RT_BY_SNAPSHOT        2
 
-/* its payload, which is nil when it was too large; what is no message is
+/* its payload, which has no data when it was too large; what is no message is
  * dropped and counted.  Returns as above */
 ngx_int_t ngx_rt_pubsub_message(ngx_rt_feed_t *feed, const ngx_str_t *name,
-    struct redisReply *payload, ngx_uint_t by);
+    const ngx_str_t *payload, ngx_uint_t by);
 
 /* NGX_OK, also when it was dropped; NGX_DECLINED: no such channel; NGX_ABORT */
 ngx_int_t ngx_rt_pubsub_store(ngx_rt_feed_t *feed, const ngx_str_t *name,
@@ -788,7 +877,7 @@ void ngx_rt_handover_walked(ngx_rt_feed_t *feed);
 /* from the feed: the marker has come.  NGX_OK, also when it counts for
  * nothing; NGX_ABORT: the term is handed over */
 ngx_int_t ngx_rt_handover_marked(ngx_rt_feed_t *feed,
-    const struct redisReply *payload);
+    const ngx_str_t *payload);
 
 
 /* ngx_rt_feeder.c, for the hand-over */
