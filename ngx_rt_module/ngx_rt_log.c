@@ -32,10 +32,15 @@
 
 #define NGX_RT_HEADER             sizeof(ngx_rt_record_sh_t)
 
+/* bytes that are fetched before the tail comes to them, at once at most */
+#define NGX_RT_LOG_AHEAD          2048
+#define NGX_RT_LOG_FETCH          512
+
 
 static ngx_uint_t ngx_rt_log_intact(ngx_rt_store_t *st, uint64_t off);
 static void ngx_rt_log_load(u_char *dst, const u_char *src, size_t len);
 static void ngx_rt_log_store(u_char *dst, const u_char *src, size_t len);
+static void ngx_rt_log_ahead(ngx_rt_store_t *st, uint64_t passed);
 static ngx_int_t ngx_rt_log_room(ngx_rt_store_t *st, size_t size);
 static uint64_t ngx_rt_log_pad(ngx_rt_store_t *st, size_t size);
 
@@ -188,22 +193,46 @@ ngx_rt_log_reserve(ngx_rt_store_t *st, size_t size, uint64_t *off)
 static ngx_int_t
 ngx_rt_log_room(ngx_rt_store_t *st, size_t size)
 {
-    uint64_t           end, need;
+    uint64_t           end, need, tail;
     ngx_rt_zone_sh_t  *sh;
 
     sh = st->sh;
     end = sh->head;
+    tail = sh->tail;
 
     for ( ;; ) {
         need = ngx_rt_log_pad(st, size) + size + 2 * ngx_rt_log_max(sh);
 
         if (sh->head - sh->tail + need <= sh->log_size) {
+            ngx_rt_log_ahead(st, sh->tail - tail);
             return NGX_OK;
         }
 
         if (sh->tail >= end || ngx_rt_retain_pass(st, size) != NGX_OK) {
             return NGX_ERROR;
         }
+    }
+}
+
+
+/*
+ * What the tail comes to was written one turn of the ring ago and is in no
+ * cache any more; where in it the records begin is not known yet.
+ */
+
+static void
+ngx_rt_log_ahead(ngx_rt_store_t *st, uint64_t passed)
+{
+    uint64_t  off, end;
+
+    if (passed == 0) {
+        return;
+    }
+
+    end = st->sh->tail + NGX_RT_LOG_AHEAD;
+
+    for (off = end - ngx_min(passed, NGX_RT_LOG_FETCH); off < end; off += 64) {
+        __builtin_prefetch(ngx_rt_log_at(st, off));
     }
 }
 
