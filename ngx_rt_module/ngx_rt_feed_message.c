@@ -16,13 +16,15 @@
     ((by) == NGX_RT_BY_SNAPSHOT ? "snapshot of" : "message to")
 
 
+static ngx_uint_t ngx_rt_pubsub_is_marker(ngx_rt_feed_t *feed,
+    const ngx_str_t *channel, ngx_str_t *name);
 static ngx_int_t ngx_rt_pubsub_marker(ngx_rt_feed_t *feed,
     const ngx_str_t *name, const ngx_rt_push_t *push);
-static ngx_int_t ngx_rt_pubsub_batch(ngx_rt_feed_t *feed,
-    const ngx_str_t *name, const ngx_rt_push_t *push,
-    ngx_rt_feed_name_t *known);
-static ngx_rt_feed_batch_t *ngx_rt_pubsub_room(ngx_rt_feed_t *feed, size_t len,
-    ngx_int_t *rc);
+static ngx_int_t ngx_rt_pubsub_take(ngx_rt_feed_t *feed,
+    const ngx_rt_push_t *push, uint64_t hash, size_t at);
+static ngx_uint_t ngx_rt_pubsub_by(const ngx_str_t *pattern,
+    ngx_rt_feed_pattern_t *covered);
+static ngx_int_t ngx_rt_pubsub_post(ngx_rt_feed_t *feed);
 static ngx_int_t ngx_rt_pubsub_posted(ngx_rt_feed_t *feed, ngx_uint_t i,
     ngx_uint_t n);
 static ngx_int_t ngx_rt_pubsub_read(ngx_rt_feed_t *feed,
@@ -41,27 +43,17 @@ static void ngx_rt_pubsub_stored(ngx_rt_feed_t *feed, const ngx_str_t *name,
 
 
 /*
- * A nil, which has no data, is a string too large to be ours.
+ * What is known of the channel is looked at when there are some more, by when
+ * it has been fetched.
  */
 
 ngx_int_t
 ngx_rt_pubsub_push(ngx_rt_feed_t *feed, const ngx_rt_push_t *push)
 {
-    ngx_str_t               name;
-    ngx_rt_feed_name_t     *known;
-    ngx_rt_feed_pattern_t  *covered;
+    ngx_str_t             name;
+    ngx_rt_feed_batch_t  *batch;
 
-    known = ngx_rt_names_get(feed, &push->channel);
-
-    if (known == NULL) {
-        ngx_rt_pubsub_drop(feed, NULL, "no name of a channel", push->matched);
-        return NGX_OK;
-    }
-
-    name.data = push->channel.data + feed->hub->conf->prefix.len;
-    name.len = push->channel.len - feed->hub->conf->prefix.len;
-
-    if (known->marker) {
+    if (ngx_rt_pubsub_is_marker(feed, &push->channel, &name)) {
         return ngx_rt_pubsub_marker(feed, &name, push);
     }
 
@@ -70,22 +62,53 @@ ngx_rt_pubsub_push(ngx_rt_feed_t *feed, const ngx_rt_push_t *push)
         return NGX_OK;
     }
 
-    if (push->matched) {
-        covered = known->pattern;
+    batch = feed->batch;
 
-        if (covered == NULL
-            || push->pattern.len != covered->name.len
-            || push->pattern.data == NULL
-            || ngx_memcmp(push->pattern.data, covered->name.data,
-                          covered->name.len)
-               != 0)
-        {
-            /* another one has brought it already, or will */
-            return NGX_OK;
+    if (batch == NULL) {
+
+        batch = ngx_alloc(sizeof(ngx_rt_feed_batch_t), feed->hub->log);
+        if (batch == NULL) {
+            ngx_rt_redis_error(feed->redis, "no memory", NULL);
+            return NGX_ERROR;
         }
+
+        batch->n = 0;
+        batch->nposts = 0;
+        feed->batch = batch;
     }
 
-    return ngx_rt_pubsub_batch(feed, &name, push, known);
+    batch->pushes[batch->n] = *push;
+    batch->hashes[batch->n] = ngx_rt_names_expect(feed, &push->channel);
+
+    if (++batch->n < NGX_RT_FEED_BATCH) {
+        return NGX_OK;
+    }
+
+    return ngx_rt_pubsub_flush(feed);
+}
+
+
+static ngx_uint_t
+ngx_rt_pubsub_is_marker(ngx_rt_feed_t *feed, const ngx_str_t *channel,
+    ngx_str_t *name)
+{
+    ngx_str_t  *prefix;
+
+    prefix = &feed->hub->conf->prefix;
+
+    if (channel->len < prefix->len + sizeof(NGX_RT_MARKER) - 1
+        || ngx_memcmp(channel->data + prefix->len, NGX_RT_MARKER,
+                      sizeof(NGX_RT_MARKER) - 1)
+           != 0
+        || ngx_memcmp(channel->data, prefix->data, prefix->len) != 0)
+    {
+        return 0;
+    }
+
+    name->data = channel->data + prefix->len;
+    name->len = channel->len - prefix->len;
+
+    return ngx_rt_channel_check(name) == NGX_OK;
 }
 
 
@@ -112,122 +135,12 @@ ngx_rt_pubsub_marker(ngx_rt_feed_t *feed, const ngx_str_t *name,
 }
 
 
-/*
- * Puts a message to those that are to be stored together.  While the table is
- * not yet warm a pattern's may have to be confirmed, each for itself.
- */
-
-static ngx_int_t
-ngx_rt_pubsub_batch(ngx_rt_feed_t *feed, const ngx_str_t *name,
-    const ngx_rt_push_t *push, ngx_rt_feed_name_t *known)
-{
-    size_t                len;
-    ngx_int_t             rc;
-    const char           *why;
-    ngx_rt_post_t        *post;
-    ngx_rt_feed_batch_t  *batch;
-
-    if (push->matched && !feed->warm) {
-        rc = ngx_rt_pubsub_flush(feed);
-
-        return (rc == NGX_OK) ? ngx_rt_pubsub_message(feed, name, &push->data,
-                                                      NGX_RT_BY_PATTERN)
-                              : rc;
-    }
-
-    len = (feed->hub->conf->payload == NGX_RT_PAYLOAD_JSON) ? push->data.len
-                                                            : 0;
-
-    batch = ngx_rt_pubsub_room(feed, len, &rc);
-    if (batch == NULL) {
-        return rc;
-    }
-
-    post = &batch->posts[batch->n];
-
-    ngx_rt_store_expect(feed->hub->store, &known->key, known->entry);
-
-    rc = ngx_rt_pubsub_read(feed, &post->msg, &push->data, batch->scratch,
-                            &why);
-
-    if (rc == NGX_DECLINED) {
-        ngx_rt_pubsub_drop(feed, name, why, push->matched);
-        return NGX_OK;
-    }
-
-    post->key = known->key;
-    post->entry = known->entry;
-    post->stamp = push->matched;
-
-    ngx_rt_pubsub_tag(feed, name, &post->msg, &known->digest, post->tag);
-
-    batch->names[batch->n] = *name;
-    batch->known[batch->n] = known;
-    batch->scratch += len;
-    batch->n++;
-
-    return NGX_OK;
-}
-
-
-/* with room for one more, and len bytes of scratch; NULL: rc says why */
-
-static ngx_rt_feed_batch_t *
-ngx_rt_pubsub_room(ngx_rt_feed_t *feed, size_t len, ngx_int_t *rc)
-{
-    ngx_rt_feed_batch_t  *batch;
-
-    batch = feed->batch;
-
-    if (batch == NULL) {
-
-        batch = ngx_alloc(sizeof(ngx_rt_feed_batch_t), feed->hub->log);
-        if (batch == NULL) {
-            goto failed;
-        }
-
-        batch->n = 0;
-        batch->scratch = 0;
-        feed->batch = batch;
-    }
-
-    if (batch->n == NGX_RT_FEED_BATCH
-        || (batch->n && feed->scratch_size - batch->scratch < len))
-    {
-        *rc = ngx_rt_pubsub_flush(feed);
-
-        if (*rc != NGX_OK) {
-            return NULL;
-        }
-    }
-
-    if (ngx_rt_pubsub_scratch(feed, batch->scratch + len) == NGX_OK) {
-        return batch;
-    }
-
-failed:
-
-    ngx_rt_redis_error(feed->redis, "no memory", NULL);
-
-    *rc = NGX_ERROR;
-
-    return NULL;
-}
-
-
-/*
- * Stores what has come.  A channel that is not there is dealt with before the
- * messages after it, so that all are stored in the order in which they came.
- */
-
 ngx_int_t
 ngx_rt_pubsub_flush(ngx_rt_feed_t *feed)
 {
-    uint64_t              now;
+    size_t                scratch;
     ngx_int_t             rc;
     ngx_uint_t            i, n;
-    ngx_time_t           *tp;
-    ngx_rt_post_t        *posts;
     ngx_rt_feed_batch_t  *batch;
 
     batch = feed->batch;
@@ -236,25 +149,139 @@ ngx_rt_pubsub_flush(ngx_rt_feed_t *feed)
         return NGX_OK;
     }
 
+    n = batch->n;
+    batch->n = 0;
+
+    for (i = 0, scratch = 0; i < n; i++) {
+        scratch += batch->pushes[i].data.len;
+    }
+
+    rc = ngx_rt_pubsub_scratch(feed, scratch);
+
+    for (i = 0, scratch = 0; i < n && rc == NGX_OK; i++) {
+        rc = ngx_rt_pubsub_take(feed, &batch->pushes[i], batch->hashes[i],
+                                scratch);
+
+        scratch += batch->pushes[i].data.len;
+    }
+
+    if (rc == NGX_OK) {
+        rc = ngx_rt_pubsub_post(feed);
+    }
+
+    batch->nposts = 0;
+
+    ngx_rt_pubsub_trim(feed);
+    ngx_rt_pubsub_notify(feed);
+
+    return rc;
+}
+
+
+/*
+ * Puts a message to those that are to be stored; at: in scratch.  While the
+ * table is not yet warm the channel may have to be confirmed, and each message
+ * is stored for itself.
+ */
+
+static ngx_int_t
+ngx_rt_pubsub_take(ngx_rt_feed_t *feed, const ngx_rt_push_t *push,
+    uint64_t hash, size_t at)
+{
+    ngx_int_t             rc;
+    ngx_str_t            *name;
+    const char           *why;
+    ngx_rt_post_t        *post;
+    ngx_rt_feed_name_t   *known;
+    ngx_rt_feed_batch_t  *batch;
+
+    batch = feed->batch;
+    post = &batch->posts[batch->nposts];
+    name = &batch->names[batch->nposts];
+
+    known = ngx_rt_names_get(feed, &push->channel, hash);
+
+    if (known == NULL) {
+        ngx_rt_pubsub_drop(feed, NULL, "no name of a channel", push->matched);
+        return NGX_OK;
+    }
+
+    if (push->matched && !ngx_rt_pubsub_by(&push->pattern, known->pattern)) {
+        /* another one has brought it already, or will */
+        return NGX_OK;
+    }
+
+    ngx_rt_store_expect(feed->hub->store, &known->key, known->entry);
+
+    name->data = push->channel.data + feed->hub->conf->prefix.len;
+    name->len = push->channel.len - feed->hub->conf->prefix.len;
+
+    rc = ngx_rt_pubsub_read(feed, &post->msg, &push->data, at, &why);
+
+    if (rc == NGX_DECLINED) {
+        ngx_rt_pubsub_drop(feed, name, why, push->matched);
+        return NGX_OK;
+    }
+
+    if (push->matched && !feed->warm) {
+        rc = ngx_rt_pubsub_post(feed);
+
+        return (rc == NGX_OK) ? ngx_rt_pubsub_publish(feed, name, &post->msg,
+                                                      NGX_RT_BY_PATTERN)
+                              : rc;
+    }
+
+    post->key = known->key;
+    post->entry = known->entry;
+    post->stamp = push->matched;
+
+    ngx_rt_pubsub_tag(feed, name, &post->msg, &known->digest, post->tag);
+
+    batch->known[batch->nposts++] = known;
+
+    return NGX_OK;
+}
+
+
+static ngx_uint_t
+ngx_rt_pubsub_by(const ngx_str_t *pattern, ngx_rt_feed_pattern_t *covered)
+{
+    return covered && pattern->data
+           && pattern->len == covered->name.len
+           && ngx_memcmp(pattern->data, covered->name.data, pattern->len) == 0;
+}
+
+
+/*
+ * Stores them.  A channel that is not there is dealt with before the messages
+ * after it, so that all are stored in the order in which they came.
+ */
+
+static ngx_int_t
+ngx_rt_pubsub_post(ngx_rt_feed_t *feed)
+{
+    uint64_t              now;
+    ngx_int_t             rc;
+    ngx_uint_t            i, n;
+    ngx_time_t           *tp;
+    ngx_rt_feed_batch_t  *batch;
+
+    batch = feed->batch;
+
     tp = ngx_timeofday();
     now = (uint64_t) tp->sec * 1000 + tp->msec;
 
-    posts = batch->posts;
     rc = NGX_OK;
 
-    for (i = 0; i < batch->n && rc == NGX_OK; i += n) {
+    for (i = 0; i < batch->nposts && rc == NGX_OK; i += n) {
 
-        n = ngx_rt_store_post(feed->hub->store, feed->term, &posts[i],
-                              batch->n - i, now);
+        n = ngx_rt_store_post(feed->hub->store, feed->term, &batch->posts[i],
+                              batch->nposts - i, now);
 
         rc = ngx_rt_pubsub_posted(feed, i, n);
     }
 
-    batch->n = 0;
-    batch->scratch = 0;
-
-    ngx_rt_pubsub_trim(feed);
-    ngx_rt_pubsub_notify(feed);
+    batch->nposts = 0;
 
     return rc;
 }
@@ -302,10 +329,7 @@ ngx_rt_pubsub_message(ngx_rt_feed_t *feed, const ngx_str_t *name,
     const char        *why;
     ngx_rt_message_t   msg;
 
-    if (feed->hub->conf->payload == NGX_RT_PAYLOAD_JSON
-        && ngx_rt_pubsub_scratch(feed, payload->len) != NGX_OK)
-    {
-        ngx_rt_redis_error(feed->redis, "no memory", NULL);
+    if (ngx_rt_pubsub_scratch(feed, payload->len) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -352,13 +376,15 @@ ngx_rt_pubsub_read(ngx_rt_feed_t *feed, ngx_rt_message_t *msg,
 }
 
 
-/* has scratch be of that size, unless it is; anew only while no message is in
- * it */
+/* has scratch be of that size where one is needed; no message is in it.
+ * NGX_OK or NGX_ERROR */
 
 static ngx_int_t
 ngx_rt_pubsub_scratch(ngx_rt_feed_t *feed, size_t size)
 {
-    if (size <= feed->scratch_size) {
+    if (feed->hub->conf->payload == NGX_RT_PAYLOAD_RAW
+        || size <= feed->scratch_size)
+    {
         return NGX_OK;
     }
 
@@ -372,6 +398,7 @@ ngx_rt_pubsub_scratch(ngx_rt_feed_t *feed, size_t size)
     feed->scratch = ngx_alloc(size, feed->hub->log);
 
     if (feed->scratch == NULL) {
+        ngx_rt_redis_error(feed->redis, "no memory", NULL);
         return NGX_ERROR;
     }
 

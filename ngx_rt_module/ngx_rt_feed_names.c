@@ -8,7 +8,7 @@
  * pattern that it is taken from.  All but where it was could be worked out
  * anew, and is for a name that has lost its place to another one.
  *
- * Each name has one place, by a hash; so what is remembered is bounded.
+ * Each name has one of two places, by a hash; so what is remembered is bounded.
  */
 
 
@@ -23,35 +23,71 @@
 
 
 static uint64_t ngx_rt_names_hash(uint64_t seed, const ngx_str_t *name);
+static ngx_uint_t ngx_rt_names_is(ngx_rt_feed_name_t *known,
+    const ngx_str_t *channel, uint64_t hash);
 static ngx_int_t ngx_rt_names_make(ngx_rt_feed_t *feed);
 static ngx_int_t ngx_rt_names_learn(ngx_rt_feed_t *feed,
     const ngx_str_t *channel, ngx_rt_feed_name_t *known);
 
 
-ngx_rt_feed_name_t *
-ngx_rt_names_get(ngx_rt_feed_t *feed, const ngx_str_t *channel)
+/* where it is, or may be put: this one and the next */
+#define ngx_rt_names_pair(feed, hash)                                         \
+    (&(feed)->names[(hash) & ((feed)->nnames - 1) & ~(uint64_t) 1])
+
+
+uint64_t
+ngx_rt_names_expect(ngx_rt_feed_t *feed, const ngx_str_t *channel)
 {
-    uint64_t             hash, seed;
-    ngx_rt_feed_name_t  *known;
+    u_char    *p;
+    uint64_t   hash, seed;
 
     if (channel->len == 0 || channel->len > NGX_RT_NAMES_LEN
         || (feed->names == NULL && ngx_rt_names_make(feed) != NGX_OK))
     {
+        return 0;
+    }
+
+    ngx_memcpy(&seed, feed->hub->store->sh->key, sizeof(uint64_t));
+
+    hash = ngx_rt_names_hash(seed, channel);
+
+    p = (u_char *) ngx_rt_names_pair(feed, hash);
+
+    __builtin_prefetch(p);
+    __builtin_prefetch(p + 64);
+    __builtin_prefetch(p + 128);
+    __builtin_prefetch(p + 192);
+
+    return hash;
+}
+
+
+ngx_rt_feed_name_t *
+ngx_rt_names_get(ngx_rt_feed_t *feed, const ngx_str_t *channel, uint64_t hash)
+{
+    ngx_rt_feed_name_t  *known;
+
+    if (hash == 0 || feed->names == NULL) {
         known = &feed->stranger;
 
         return (ngx_rt_names_learn(feed, channel, known) == NGX_OK) ? known
                                                                     : NULL;
     }
 
-    ngx_memcpy(&seed, feed->hub->store->sh->key, sizeof(uint64_t));
+    known = ngx_rt_names_pair(feed, hash);
 
-    hash = ngx_rt_names_hash(seed, channel);
-    known = &feed->names[hash & (feed->nnames - 1)];
+    if (ngx_rt_names_is(&known[0], channel, hash)) {
+        return &known[0];
+    }
 
-    if (known->hash == hash && known->len == channel->len
-        && ngx_memcmp(known->text, channel->data, channel->len) == 0)
-    {
-        return known;
+    if (ngx_rt_names_is(&known[1], channel, hash)) {
+        return &known[1];
+    }
+
+    /* one that is free, or else any */
+
+    if (known->len && (known[1].len == 0 || (hash >> 63))) {
+        known++;
     }
 
     known->len = 0;
@@ -68,6 +104,15 @@ ngx_rt_names_get(ngx_rt_feed_t *feed, const ngx_str_t *channel)
 }
 
 
+static ngx_uint_t
+ngx_rt_names_is(ngx_rt_feed_name_t *known, const ngx_str_t *channel,
+    uint64_t hash)
+{
+    return known->hash == hash && known->len == channel->len
+           && ngx_memcmp(known->text, channel->data, channel->len) == 0;
+}
+
+
 void
 ngx_rt_names_forget(ngx_rt_feed_t *feed)
 {
@@ -78,7 +123,8 @@ ngx_rt_names_forget(ngx_rt_feed_t *feed)
 }
 
 
-/* no more than needs to be: names that meet push each other out, no harm */
+/* not 0.  No better than it needs to be: names that meet push each other out,
+ * which does no harm */
 
 static uint64_t
 ngx_rt_names_hash(uint64_t seed, const ngx_str_t *name)
@@ -106,7 +152,9 @@ ngx_rt_names_hash(uint64_t seed, const ngx_str_t *name)
     h ^= h >> 32;
     h *= NGX_RT_NAMES_MULTIPLIER;
 
-    return h ^ h >> 32;
+    h ^= h >> 32;
+
+    return h ? h : 1;
 }
 
 
@@ -160,11 +208,6 @@ ngx_rt_names_learn(ngx_rt_feed_t *feed, const ngx_str_t *channel,
     if (ngx_rt_channel_check(&name) != NGX_OK) {
         return NGX_DECLINED;
     }
-
-    known->marker = (name.len >= sizeof(NGX_RT_MARKER) - 1
-                     && ngx_memcmp(name.data, NGX_RT_MARKER,
-                                   sizeof(NGX_RT_MARKER) - 1)
-                        == 0);
 
     known->entry = NGX_RT_NONE;
     known->pattern = ngx_rt_pubsub_covered(feed, &name);

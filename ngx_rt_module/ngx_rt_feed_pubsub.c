@@ -215,6 +215,7 @@ ngx_rt_pubsub_end(ngx_rt_feed_t *feed)
 
     if (feed->batch) {
         feed->batch->n = 0;
+        feed->batch->nposts = 0;
     }
 
     for (i = 0; i < feed->npatterns; i++) {

@@ -32,9 +32,12 @@
 
 #define NGX_RT_HEADER             sizeof(ngx_rt_record_sh_t)
 
-/* bytes that are fetched before the tail comes to them, at once at most */
-#define NGX_RT_LOG_AHEAD          2048
+/* how far before the tail bytes are fetched, and records looked at, for what
+ * they lead to; how many bytes and records at once at most */
+#define NGX_RT_LOG_AHEAD          8192
+#define NGX_RT_LOG_SCOUT          4096
 #define NGX_RT_LOG_FETCH          512
+#define NGX_RT_LOG_LOOK           8
 
 
 static ngx_uint_t ngx_rt_log_intact(ngx_rt_store_t *st, uint64_t off);
@@ -217,23 +220,57 @@ ngx_rt_log_room(ngx_rt_store_t *st, size_t size)
 
 /*
  * What the tail comes to was written one turn of the ring ago and is in no
- * cache any more; where in it the records begin is not known yet.
+ * cache any more, nor are the entries of these records and the records that
+ * they lead to (ngx_rt_retain.c).  So the bytes are fetched some records
+ * before, and a scout who follows them looks at the headers and has the rest
+ * fetched.  He may lose the way: nothing but time depends on him.
  */
 
 static void
 ngx_rt_log_ahead(ngx_rt_store_t *st, uint64_t passed)
 {
-    uint64_t  off, end;
+    uint32_t             n;
+    uint64_t             off, end;
+    ngx_uint_t           i;
+    ngx_rt_zone_sh_t    *sh;
+    ngx_rt_record_sh_t  *rec;
 
     if (passed == 0) {
         return;
     }
 
-    end = st->sh->tail + NGX_RT_LOG_AHEAD;
+    sh = st->sh;
+    end = sh->tail + NGX_RT_LOG_AHEAD;
 
     for (off = end - ngx_min(passed, NGX_RT_LOG_FETCH); off < end; off += 64) {
         __builtin_prefetch(ngx_rt_log_at(st, off));
     }
+
+    off = (st->scout > sh->tail) ? st->scout : sh->tail;
+
+    for (i = 0; i < NGX_RT_LOG_LOOK && off < sh->tail + NGX_RT_LOG_SCOUT; i++)
+    {
+        n = ngx_rt_log_check(st, off, sh->head);
+
+        if (n == 0) {
+            off = sh->tail;
+            break;
+        }
+
+        rec = ngx_rt_log_at(st, off);
+
+        if (rec->type == NGX_RT_MESSAGE && (rec->flags & NGX_RT_LIVE)
+            && rec->entry < sh->nentries)
+        {
+            __builtin_prefetch(&st->entries[rec->entry], 1);
+            __builtin_prefetch(&st->entries[rec->entry].oldest, 1);
+            __builtin_prefetch(ngx_rt_log_at(st, rec->next), 1);
+        }
+
+        off += n;
+    }
+
+    st->scout = off;
 }
 
 

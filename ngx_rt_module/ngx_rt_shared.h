@@ -383,6 +383,7 @@ typedef struct {
     ngx_shmtx_t                  *mutex;
     uint64_t                      turn;     /* of the ring, an offset: see
                                                ngx_rt_log_pos() */
+    uint64_t                      scout;    /* an offset: ngx_rt_log_ahead() */
 
     /* limits, from the configuration */
     ngx_uint_t                    history;      /* messages per channel, >= 1 */

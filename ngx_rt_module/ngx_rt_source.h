@@ -510,21 +510,24 @@ typedef struct {
     ngx_rt_feed_pattern_t        *pattern;  /* that covers it, or NULL */
     uint32_t                      entry;    /* where it was in the table */
     uint8_t                       len;      /* of text; 0: nothing is known */
-    uint8_t                       marker;   /* it is none, but ours */
+    uint8_t                       spare;
     u_char                        text[NGX_RT_NAMES_LEN];   /* with the prefix */
 } ngx_rt_feed_name_t;
 
 _Static_assert(sizeof(ngx_rt_feed_name_t) == 128, "ngx_rt_feed_name_t");
 
 
-/* messages that came together and are yet to be stored; their strings are
- * where they were read, names are without prefix */
+/* messages that came together: as they were read, and those of them that are
+ * yet to be stored, whose names are without prefix */
 
 #define NGX_RT_FEED_BATCH         64
 
 typedef struct {
     ngx_uint_t                    n;
-    size_t                        scratch;  /* bytes of it in use */
+    ngx_rt_push_t                 pushes[NGX_RT_FEED_BATCH];
+    uint64_t                      hashes[NGX_RT_FEED_BATCH];
+
+    ngx_uint_t                    nposts;
     ngx_rt_post_t                 posts[NGX_RT_FEED_BATCH];
     ngx_str_t                     names[NGX_RT_FEED_BATCH];
     ngx_rt_feed_name_t           *known[NGX_RT_FEED_BATCH];
@@ -680,10 +683,13 @@ ngx_rt_feed_pattern_t *ngx_rt_pubsub_covered(ngx_rt_feed_t *feed,
 
 /* ngx_rt_feed_names.c */
 
-/* what is known of a channel by the name that Redis says, until the next
- * call; entry may be set.  NULL: it is no name of a channel */
+/* the hash of the name that Redis says; what is known of it is fetched */
+uint64_t ngx_rt_names_expect(ngx_rt_feed_t *feed, const ngx_str_t *channel);
+
+/* what is known of the channel, until the next call, by name and its hash;
+ * entry may be set.  NULL: it is no name of a channel */
 ngx_rt_feed_name_t *ngx_rt_names_get(ngx_rt_feed_t *feed,
-    const ngx_str_t *channel);
+    const ngx_str_t *channel, uint64_t hash);
 
 /* all is forgotten: patterns are others, or the feed is over */
 void ngx_rt_names_forget(ngx_rt_feed_t *feed);

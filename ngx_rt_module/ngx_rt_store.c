@@ -207,6 +207,7 @@ ngx_rt_store_point(ngx_rt_store_t *st, void *mem, ngx_rt_layout_t *lt)
 
     st->sh = mem;
     st->turn = 0;
+    st->scout = 0;
     st->slots = (ngx_rt_slot_sh_t *) (p + lt->slots);
     st->buckets = (uint32_t *) (p + lt->buckets);
     st->entries = (ngx_rt_entry_sh_t *) (p + lt->entries);
