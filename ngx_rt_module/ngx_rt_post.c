@@ -111,7 +111,6 @@ ngx_rt_store_post(ngx_rt_store_t *st, uint64_t term, ngx_rt_post_t *posts,
     ngx_uint_t n, uint64_t now)
 {
     uint32_t        i;
-    uint64_t        seq;
     ngx_uint_t      k;
     ngx_rt_post_t  *post;
 
@@ -132,6 +131,7 @@ ngx_rt_store_post(ngx_rt_store_t *st, uint64_t term, ngx_rt_post_t *posts,
 
         i = ngx_rt_table_known(st, &post->key, post->entry);
         post->entry = i;
+        post->seq = 0;
 
         if (i == NGX_RT_NONE && !ngx_rt_post_too_large(st, &post->msg)) {
             post->rc = NGX_DECLINED;
@@ -144,7 +144,7 @@ ngx_rt_store_post(ngx_rt_store_t *st, uint64_t term, ngx_rt_post_t *posts,
         }
 
         post->rc = ngx_rt_post_message(st, i, &post->msg, post->tag, now,
-                                       &seq);
+                                       &post->seq);
     }
 
     ngx_rt_store_unlock(st);

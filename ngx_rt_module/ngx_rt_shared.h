@@ -559,16 +559,17 @@ typedef struct {
     uint32_t                      entry;    /* where it was last, or
                                                NGX_RT_NONE; where it is */
     unsigned                      stamp:1;  /* marks it as used */
-    ngx_int_t                     rc;
+    ngx_int_t                     rc;       /* the results */
+    uint64_t                      seq;
     ngx_rt_message_t              msg;
     u_char                        tag[NGX_RT_TAG_LEN];
 } ngx_rt_post_t;
 
 /*
  * Takes n messages, 1 at least, in their order and under one lock, each as
- * ngx_rt_store_publish() does without create, whose results are in rc; not of
- * streams.  Up to the first one that is not NGX_OK or NGX_ERROR, which is the
- * last that was looked at: returns how many were.
+ * ngx_rt_store_publish() does without create, whose results are in rc and seq;
+ * not of streams.  Up to the first one that is not NGX_OK or NGX_ERROR, which
+ * is the last that was looked at: returns how many were.
  */
 ngx_uint_t ngx_rt_store_post(ngx_rt_store_t *st, uint64_t term,
     ngx_rt_post_t *posts, ngx_uint_t n, uint64_t now);
