@@ -7,7 +7,7 @@
  */
 
 
-#include <ngx_rt_source.h>
+#include <ngx_rt_pubsub.h>
 
 
 #define NGX_RT_FEED_SCRATCH       65536     /* kept between messages */

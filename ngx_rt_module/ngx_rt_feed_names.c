@@ -12,7 +12,7 @@
  */
 
 
-#include <ngx_rt_source.h>
+#include <ngx_rt_pubsub.h>
 #include <sys/mman.h>
 
 
@@ -68,7 +68,7 @@ ngx_rt_names_get(ngx_rt_feed_t *feed, const ngx_str_t *channel, uint64_t hash)
     ngx_rt_feed_name_t  *known;
 
     if (hash == 0 || feed->names == NULL) {
-        known = &feed->stranger;
+        known = &feed->batch->stranger;
 
         return (ngx_rt_names_learn(feed, channel, known) == NGX_OK) ? known
                                                                     : NULL;

@@ -6,7 +6,7 @@
  */
 
 
-#include <ngx_rt_source.h>
+#include <ngx_rt_pubsub.h>
 #include <hiredis/hiredis.h>
 
 
