@@ -217,6 +217,19 @@ ngx_int_t ngx_rt_message_json(ngx_rt_message_t *msg, const ngx_str_t *payload,
 void ngx_rt_message_digest(const ngx_str_t *channel,
     const ngx_rt_message_t *msg, u_char digest[NGX_RT_DIGEST_LEN]);
 
+typedef struct {
+    u_char                        channel[16];  /* the channel is hashed */
+    u_char                        data[16]; /* and that there is no event */
+} ngx_rt_digest_t;
+
+/*
+ * The same in two steps, where many messages of one channel come: what is
+ * known by the channel alone, then the rest.  msg has no version.
+ */
+void ngx_rt_digest_begin(ngx_rt_digest_t *begun, const ngx_str_t *channel);
+void ngx_rt_digest_end(const ngx_rt_digest_t *begun,
+    const ngx_rt_message_t *msg, u_char digest[NGX_RT_DIGEST_LEN]);
+
 /* the digest of a set: of the digests of its members in the given order */
 void ngx_rt_group_digest(const u_char (*digests)[NGX_RT_DIGEST_LEN],
     ngx_uint_t n, u_char digest[NGX_RT_DIGEST_LEN]);

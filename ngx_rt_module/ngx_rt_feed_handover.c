@@ -28,7 +28,6 @@
 
 
 #include <ngx_rt_source.h>
-#include <hiredis/hiredis.h>
 
 
 #define NGX_RT_HANDOVER_TICK      20        /* ms, between looks */
@@ -40,7 +39,7 @@ static void ngx_rt_handover_name(ngx_rt_feeder_t *f, uint64_t term);
 static void ngx_rt_handover_hold(ngx_event_t *ev);
 static void ngx_rt_handover_hold_alone(ngx_rt_feeder_t *f);
 static void ngx_rt_handover_published(ngx_rt_publish_t *pub);
-static uint32_t ngx_rt_handover_number(const redisReply *payload);
+static uint32_t ngx_rt_handover_number(const ngx_str_t *payload);
 static uint32_t ngx_rt_handover_digest(ngx_rt_hub_conf_t *conf);
 static void ngx_rt_handover_update(uint32_t *crc, const ngx_str_t *value);
 
@@ -355,16 +354,16 @@ ngx_rt_handover_published(ngx_rt_publish_t *pub)
 /* of the payload: the number, in an envelope or not */
 
 static uint32_t
-ngx_rt_handover_number(const redisReply *payload)
+ngx_rt_handover_number(const ngx_str_t *payload)
 {
     size_t    i;
     uint32_t  n;
 
     n = 0;
 
-    for (i = 0; payload->type == REDIS_REPLY_STRING && i < payload->len; i++) {
-        if (payload->str[i] >= '0' && payload->str[i] <= '9') {
-            n = n * 10 + (payload->str[i] - '0');
+    for (i = 0; i < payload->len; i++) {
+        if (payload->data[i] >= '0' && payload->data[i] <= '9') {
+            n = n * 10 + (payload->data[i] - '0');
         }
     }
 
@@ -373,7 +372,7 @@ ngx_rt_handover_number(const redisReply *payload)
 
 
 ngx_int_t
-ngx_rt_handover_marked(ngx_rt_feed_t *feed, const redisReply *payload)
+ngx_rt_handover_marked(ngx_rt_feed_t *feed, const ngx_str_t *payload)
 {
     uint32_t          slot, claim;
     ngx_int_t         rc;

@@ -6,7 +6,7 @@
  */
 
 
-#include <ngx_rt_source.h>
+#include <ngx_rt_pubsub.h>
 #include <hiredis/hiredis.h>
 
 
@@ -159,6 +159,7 @@ ngx_rt_pattern_subscribed(ngx_rt_redis_t *rd, ngx_rt_redis_op_t *op,
 
     if (ngx_rt_pubsub_is(reply, "psubscribe")) {
         pattern->live = 1;
+        ngx_rt_names_forget(feed);
 
     } else if (ngx_rt_pubsub_is_denial(reply)) {
 

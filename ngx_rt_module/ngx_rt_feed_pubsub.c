@@ -16,7 +16,7 @@
  */
 
 
-#include <ngx_rt_source.h>
+#include <ngx_rt_pubsub.h>
 #include <hiredis/hiredis.h>
 
 
@@ -62,7 +62,8 @@ const ngx_rt_source_t  ngx_rt_source_pubsub = {
     ngx_rt_pubsub_fill,
     ngx_rt_pubsub_tick,
     ngx_rt_pubsub_notify,
-    ngx_rt_pubsub_push
+    ngx_rt_pubsub_push,
+    ngx_rt_pubsub_flush
 };
 
 
@@ -74,6 +75,11 @@ ngx_rt_pubsub_exit(ngx_rt_feed_t *feed)
     if (feed->scratch) {
         ngx_free(feed->scratch);
         feed->scratch = NULL;
+    }
+
+    if (feed->batch) {
+        ngx_free(feed->batch);
+        feed->batch = NULL;
     }
 }
 
@@ -205,6 +211,12 @@ ngx_rt_pubsub_end(ngx_rt_feed_t *feed)
     ngx_rt_feed_sub_t  *sub;
 
     ngx_rt_snapshot_end(feed);
+    ngx_rt_names_forget(feed);
+
+    if (feed->batch) {
+        feed->batch->n = 0;
+        feed->batch->nposts = 0;
+    }
 
     for (i = 0; i < feed->npatterns; i++) {
         feed->patterns[i].live = 0;

@@ -62,7 +62,8 @@ static const ngx_rt_redis_ops_t  ngx_rt_reader_ops = {
     NULL,
     ngx_rt_reader_handled,
     NULL,
-    ngx_rt_reader_closed
+    ngx_rt_reader_closed,
+    NULL
 };
 
 

@@ -19,7 +19,7 @@
  */
 
 
-#include <ngx_rt_source.h>
+#include <ngx_rt_pubsub.h>
 #include <hiredis/hiredis.h>
 
 
@@ -93,7 +93,8 @@ static const ngx_rt_redis_ops_t  ngx_rt_snapshot_ops = {
     NULL,
     ngx_rt_snapshot_turn,
     NULL,
-    ngx_rt_snapshot_closed
+    ngx_rt_snapshot_closed,
+    NULL
 };
 
 
@@ -540,20 +541,20 @@ static ngx_int_t
 ngx_rt_snapshot_value(ngx_rt_snapshot_t *s, const ngx_str_t *name,
     redisReply *reply)
 {
-    redisReply   large;
-    ngx_str_t   *error;
+    ngx_str_t   value, *error;
 
     if (reply->type == REDIS_REPLY_STRING) {
-        return ngx_rt_pubsub_message(s->feed, name, reply,
+        value.data = (u_char *) reply->str;
+        value.len = reply->len;
+
+        return ngx_rt_pubsub_message(s->feed, name, &value,
                                      NGX_RT_BY_SNAPSHOT);
     }
 
     if (ngx_strcmp(reply->str, NGX_RT_RESP_LARGE) == 0) {
+        ngx_str_null(&value);
 
-        ngx_memzero(&large, sizeof(redisReply));
-        large.type = REDIS_REPLY_NIL;
-
-        return ngx_rt_pubsub_message(s->feed, name, &large,
+        return ngx_rt_pubsub_message(s->feed, name, &value,
                                      NGX_RT_BY_SNAPSHOT);
     }
 

@@ -48,7 +48,7 @@ static void ngx_rt_streams_retry(ngx_rt_streams_t *ss);
 static ngx_int_t ngx_rt_streams_sweep(ngx_rt_streams_t *ss);
 static void ngx_rt_streams_notify(ngx_rt_feed_t *feed);
 static ngx_int_t ngx_rt_streams_push(ngx_rt_feed_t *feed,
-    redisReply *reply);
+    const ngx_rt_push_t *push);
 static void ngx_rt_stream_state(ngx_rt_streams_t *ss, ngx_rt_stream_t *s,
     ngx_uint_t state);
 
@@ -66,7 +66,8 @@ const ngx_rt_source_t  ngx_rt_source_stream = {
     ngx_rt_streams_fill,
     ngx_rt_streams_tick,
     ngx_rt_streams_notify,
-    ngx_rt_streams_push
+    ngx_rt_streams_push,
+    NULL
 };
 
 
@@ -648,9 +649,9 @@ ngx_rt_streams_notify(ngx_rt_feed_t *feed)
 /* nothing was subscribed */
 
 static ngx_int_t
-ngx_rt_streams_push(ngx_rt_feed_t *feed, redisReply *reply)
+ngx_rt_streams_push(ngx_rt_feed_t *feed, const ngx_rt_push_t *push)
 {
-    ngx_rt_redis_error(feed->redis, "unexpected reply", reply);
+    ngx_rt_redis_error(feed->redis, "unexpected reply", NULL);
 
     return NGX_ERROR;
 }

@@ -50,7 +50,8 @@ static void ngx_rt_feeder_renew(ngx_rt_feeder_t *f);
 static void ngx_rt_feeder_open(ngx_event_t *ev);
 static ngx_int_t ngx_rt_feeder_ready(ngx_rt_redis_t *rd);
 static ngx_int_t ngx_rt_feeder_push(ngx_rt_redis_t *rd,
-    struct redisReply *reply);
+    const ngx_rt_push_t *push);
+static ngx_int_t ngx_rt_feeder_flush(ngx_rt_redis_t *rd);
 static void ngx_rt_feeder_turn(ngx_rt_redis_t *rd);
 static ngx_int_t ngx_rt_feeder_drained(ngx_rt_redis_t *rd);
 static void ngx_rt_feeder_more(ngx_event_t *ev);
@@ -67,7 +68,8 @@ static const ngx_rt_redis_ops_t  ngx_rt_feeder_ops = {
     ngx_rt_feeder_push,
     ngx_rt_feeder_turn,
     ngx_rt_feeder_drained,
-    ngx_rt_feeder_closed
+    ngx_rt_feeder_closed,
+    ngx_rt_feeder_flush
 };
 
 
@@ -512,13 +514,34 @@ ngx_rt_feeder_ready(ngx_rt_redis_t *rd)
 
 
 static ngx_int_t
-ngx_rt_feeder_push(ngx_rt_redis_t *rd, struct redisReply *reply)
+ngx_rt_feeder_push(ngx_rt_redis_t *rd, const ngx_rt_push_t *push)
 {
+    ngx_int_t         rc;
     ngx_rt_feeder_t  *f;
 
     f = rd->data;
 
-    return ngx_rt_feeder_checked(f, f->feed.source->push(&f->feed, reply));
+    rc = f->feed.source->push(&f->feed, push);
+
+    return (rc == NGX_OK) ? NGX_OK : ngx_rt_feeder_checked(f, rc);
+}
+
+
+static ngx_int_t
+ngx_rt_feeder_flush(ngx_rt_redis_t *rd)
+{
+    ngx_int_t         rc;
+    ngx_rt_feeder_t  *f;
+
+    f = rd->data;
+
+    if (f->feed.source->flush == NULL) {
+        return NGX_OK;
+    }
+
+    rc = f->feed.source->flush(&f->feed);
+
+    return (rc == NGX_OK) ? NGX_OK : ngx_rt_feeder_checked(f, rc);
 }
 
 

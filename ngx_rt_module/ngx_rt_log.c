@@ -32,19 +32,27 @@
 
 #define NGX_RT_HEADER             sizeof(ngx_rt_record_sh_t)
 
+/* how far before the tail bytes are fetched, and records looked at, for what
+ * they lead to; how many bytes and records at once at most */
+#define NGX_RT_LOG_AHEAD          8192
+#define NGX_RT_LOG_SCOUT          4096
+#define NGX_RT_LOG_FETCH          512
+#define NGX_RT_LOG_LOOK           8
+
 
 static ngx_uint_t ngx_rt_log_intact(ngx_rt_store_t *st, uint64_t off);
 static void ngx_rt_log_load(u_char *dst, const u_char *src, size_t len);
 static void ngx_rt_log_store(u_char *dst, const u_char *src, size_t len);
+static void ngx_rt_log_ahead(ngx_rt_store_t *st, uint64_t passed);
 static ngx_int_t ngx_rt_log_room(ngx_rt_store_t *st, size_t size);
-static uint64_t ngx_rt_log_pad(ngx_rt_zone_sh_t *sh, size_t size);
+static uint64_t ngx_rt_log_pad(ngx_rt_store_t *st, size_t size);
 
 
 ngx_int_t
 ngx_rt_log_peek(ngx_rt_store_t *st, uint64_t off, ngx_rt_record_sh_t *rec)
 {
     u_char            *p;
-    uint64_t           head, left;
+    uint64_t           head, left, n;
     ngx_rt_zone_sh_t  *sh;
 
     sh = st->sh;
@@ -58,8 +66,9 @@ ngx_rt_log_peek(ngx_rt_store_t *st, uint64_t off, ngx_rt_record_sh_t *rec)
         return NGX_DECLINED;
     }
 
-    p = (u_char *) ngx_rt_log_at(st, off);
-    left = sh->log_size - off % sh->log_size;
+    n = off % sh->log_size;
+    p = st->log + n;
+    left = sh->log_size - n;
 
     ngx_rt_log_load((u_char *) rec, p, 8);
 
@@ -116,7 +125,7 @@ ngx_rt_log_body(ngx_rt_store_t *st, uint64_t off,
 {
     u_char  *p;
 
-    p = (u_char *) ngx_rt_log_at(st, off) + NGX_RT_HEADER;
+    p = st->log + off % st->sh->log_size + NGX_RT_HEADER;
 
     ngx_rt_log_load(dst, p, (size_t) rec->event_len + rec->data_len);
 
@@ -187,16 +196,18 @@ ngx_rt_log_reserve(ngx_rt_store_t *st, size_t size, uint64_t *off)
 static ngx_int_t
 ngx_rt_log_room(ngx_rt_store_t *st, size_t size)
 {
-    uint64_t           end, need;
+    uint64_t           end, need, tail;
     ngx_rt_zone_sh_t  *sh;
 
     sh = st->sh;
     end = sh->head;
+    tail = sh->tail;
 
     for ( ;; ) {
-        need = ngx_rt_log_pad(sh, size) + size + 2 * ngx_rt_log_max(sh);
+        need = ngx_rt_log_pad(st, size) + size + 2 * ngx_rt_log_max(sh);
 
         if (sh->head - sh->tail + need <= sh->log_size) {
+            ngx_rt_log_ahead(st, sh->tail - tail);
             return NGX_OK;
         }
 
@@ -207,14 +218,70 @@ ngx_rt_log_room(ngx_rt_store_t *st, size_t size)
 }
 
 
+/*
+ * What the tail comes to was written one turn of the ring ago and is in no
+ * cache any more, nor are the entries of these records and the records that
+ * they lead to (ngx_rt_retain.c).  So the bytes are fetched some records
+ * before, and a scout who follows them looks at the headers and has the rest
+ * fetched.  He may lose the way: nothing but time depends on him.
+ */
+
+static void
+ngx_rt_log_ahead(ngx_rt_store_t *st, uint64_t passed)
+{
+    uint32_t             n;
+    uint64_t             off, end;
+    ngx_uint_t           i;
+    ngx_rt_zone_sh_t    *sh;
+    ngx_rt_record_sh_t  *rec;
+
+    if (passed == 0) {
+        return;
+    }
+
+    sh = st->sh;
+    end = sh->tail + NGX_RT_LOG_AHEAD;
+
+    for (off = end - ngx_min(passed, NGX_RT_LOG_FETCH); off < end; off += 64) {
+        __builtin_prefetch(ngx_rt_log_at(st, off));
+    }
+
+    off = (st->scout > sh->tail) ? st->scout : sh->tail;
+
+    for (i = 0; i < NGX_RT_LOG_LOOK && off < sh->tail + NGX_RT_LOG_SCOUT; i++)
+    {
+        n = ngx_rt_log_check(st, off, sh->head);
+
+        if (n == 0) {
+            off = sh->tail;
+            break;
+        }
+
+        rec = ngx_rt_log_at(st, off);
+
+        if (rec->type == NGX_RT_MESSAGE && (rec->flags & NGX_RT_LIVE)
+            && rec->entry < sh->nentries)
+        {
+            __builtin_prefetch(&st->entries[rec->entry], 1);
+            __builtin_prefetch(&st->entries[rec->entry].oldest, 1);
+            __builtin_prefetch(ngx_rt_log_at(st, rec->next), 1);
+        }
+
+        off += n;
+    }
+
+    st->scout = off;
+}
+
+
 /* bytes up to the end of the ring, if a record doesn't fit in there */
 
 static uint64_t
-ngx_rt_log_pad(ngx_rt_zone_sh_t *sh, size_t size)
+ngx_rt_log_pad(ngx_rt_store_t *st, size_t size)
 {
     uint64_t  left;
 
-    left = sh->log_size - sh->head % sh->log_size;
+    left = st->sh->log_size - ngx_rt_log_pos(st, st->sh->head);
 
     return (left < size) ? left : 0;
 }
@@ -228,7 +295,7 @@ ngx_rt_log_append(ngx_rt_store_t *st, size_t size, uint64_t *off)
     ngx_rt_record_sh_t   rec;
 
     sh = st->sh;
-    pad = ngx_rt_log_pad(sh, size);
+    pad = ngx_rt_log_pad(st, size);
     end = sh->head + pad + size;
 
     if (end - sh->tail > sh->log_size) {
@@ -359,15 +426,16 @@ uint32_t
 ngx_rt_log_check(ngx_rt_store_t *st, uint64_t off, uint64_t end)
 {
     uint32_t             size;
-    uint64_t             left;
+    uint64_t             left, n;
     ngx_rt_record_sh_t  *rec;
 
     if ((off & 7) || off < st->sh->log_size || off >= end) {
         return 0;
     }
 
-    rec = ngx_rt_log_at(st, off);
-    left = st->sh->log_size - off % st->sh->log_size;
+    n = ngx_rt_log_pos(st, off);
+    rec = (ngx_rt_record_sh_t *) (st->log + n);
+    left = st->sh->log_size - n;
     size = rec->size;
 
     if (size < 8 || (size & 7) || size > left || size > end - off) {

@@ -721,6 +721,39 @@ ngx_rt_message_digest(const ngx_str_t *channel, const ngx_rt_message_t *msg,
 
 
 void
+ngx_rt_digest_begin(ngx_rt_digest_t *begun, const ngx_str_t *channel)
+{
+    ngx_memcpy(begun->channel, ngx_rt_digest_data_key, 16);
+
+    ngx_rt_digest_add(begun->channel, channel->data, channel->len);
+
+    ngx_memcpy(begun->data, begun->channel, 16);
+
+    ngx_rt_digest_add(begun->data, NULL, 0);
+}
+
+
+void
+ngx_rt_digest_end(const ngx_rt_digest_t *begun, const ngx_rt_message_t *msg,
+    u_char digest[NGX_RT_DIGEST_LEN])
+{
+    u_char  key[16];
+
+    if (msg->event.len) {
+        ngx_memcpy(key, begun->channel, 16);
+        ngx_rt_digest_add(key, msg->event.data, msg->event.len);
+
+    } else {
+        ngx_memcpy(key, begun->data, 16);
+    }
+
+    ngx_rt_digest_add(key, msg->data.data, msg->data.len);
+
+    ngx_memcpy(digest, key, NGX_RT_DIGEST_LEN);
+}
+
+
+void
 ngx_rt_group_digest(const u_char (*digests)[NGX_RT_DIGEST_LEN], ngx_uint_t n,
     u_char digest[NGX_RT_DIGEST_LEN])
 {

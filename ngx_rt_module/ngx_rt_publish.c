@@ -96,7 +96,8 @@ static const ngx_rt_redis_ops_t  ngx_rt_publish_ops = {
     NULL,
     NULL,
     ngx_rt_publish_drained,
-    ngx_rt_publish_closed
+    ngx_rt_publish_closed,
+    NULL
 };
 
 

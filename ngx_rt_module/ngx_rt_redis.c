@@ -557,6 +557,14 @@ ngx_rt_redis_disconnect(ngx_rt_redis_t *rd)
     rd->out_first = 0;
     rd->out_last = 0;
 
+    if (rd->in) {
+        ngx_free(rd->in);
+        rd->in = NULL;
+    }
+
+    rd->in_first = 0;
+    rd->in_last = 0;
+
     rd->state = NGX_RT_REDIS_CLOSED;
 
     while (!ngx_queue_empty(&rd->owed)) {

@@ -5,6 +5,15 @@
  * One connection to Redis: bytes and replies.  Commands are collected in one
  * buffer and written at the end of the turn; what is owed for them is a
  * queue.  Messages (pub/sub) are owed to nobody and come in between.
+ *
+ * Where messages are to come, bytes are read into a buffer, and a message that
+ * lies whole in it is given to the owner where it is.  All else goes through
+ * the codec, reply by reply, so that both come in the order of the bytes.
+ *
+ *     in            first          last          size
+ *     |.............|==============|~~~~~~~~~~~~~|
+ *                   | to be looked | to be read
+ *                   | at           | into
  */
 
 
@@ -14,6 +23,8 @@
 
 #define NGX_RT_REDIS_SLICE        16384     /* bytes read at once */
 #define NGX_RT_REDIS_SLICES       16        /* in one turn of the loop */
+#define NGX_RT_REDIS_IN           65536     /* the same where messages come */
+#define NGX_RT_REDIS_INS          4
 #define NGX_RT_REDIS_PING         1000      /* ms */
 #define NGX_RT_REDIS_TICK_MIN     20        /* ms */
 #define NGX_RT_REDIS_OUT_MIN      4096
@@ -21,9 +32,20 @@
 
 
 static ngx_int_t ngx_rt_redis_read(ngx_rt_redis_t *rd);
+static ngx_int_t ngx_rt_redis_slices(ngx_rt_redis_t *rd);
+static ngx_int_t ngx_rt_redis_messages(ngx_rt_redis_t *rd);
+static ngx_int_t ngx_rt_redis_recv(ngx_rt_redis_t *rd, u_char *buf,
+    size_t *len);
+static ngx_int_t ngx_rt_redis_scan(ngx_rt_redis_t *rd);
+static ngx_int_t ngx_rt_redis_look(ngx_rt_redis_t *rd);
+static ngx_int_t ngx_rt_redis_other(ngx_rt_redis_t *rd, u_char **data,
+    u_char *last);
 static ngx_int_t ngx_rt_redis_dispatch(ngx_rt_redis_t *rd);
 static ngx_int_t ngx_rt_redis_reply(ngx_rt_redis_t *rd, redisReply *reply);
+static ngx_int_t ngx_rt_redis_owed(ngx_rt_redis_t *rd, redisReply *reply);
 static ngx_uint_t ngx_rt_redis_is_message(redisReply *reply);
+static ngx_int_t ngx_rt_redis_push(ngx_rt_redis_t *rd, redisReply *reply);
+static ngx_uint_t ngx_rt_redis_string(redisReply *reply, ngx_str_t *text);
 static ngx_int_t ngx_rt_redis_flush(ngx_rt_redis_t *rd);
 static ngx_int_t ngx_rt_redis_append(ngx_rt_redis_t *rd,
     ngx_rt_redis_op_t *op, const u_char *data, size_t len);
@@ -82,12 +104,18 @@ ngx_rt_redis_read_handler(ngx_event_t *rev)
 static ngx_int_t
 ngx_rt_redis_read(ngx_rt_redis_t *rd)
 {
-    ssize_t            n;
-    ngx_uint_t         i;
-    ngx_connection_t  *c;
-    u_char             buf[NGX_RT_REDIS_SLICE];
+    return (rd->ops->push && rd->conf->source == NGX_RT_SOURCE_PUBSUB)
+           ? ngx_rt_redis_messages(rd) : ngx_rt_redis_slices(rd);
+}
 
-    c = rd->peer.connection;
+
+static ngx_int_t
+ngx_rt_redis_slices(ngx_rt_redis_t *rd)
+{
+    size_t       n;
+    ngx_int_t    rc;
+    ngx_uint_t   i;
+    u_char       buf[NGX_RT_REDIS_SLICE];
 
     /* what was there when it was paused */
 
@@ -97,23 +125,12 @@ ngx_rt_redis_read(ngx_rt_redis_t *rd)
 
     for (i = 0; i < NGX_RT_REDIS_SLICES && !rd->paused; i++) {
 
-        n = c->recv(c, buf, NGX_RT_REDIS_SLICE);
+        n = NGX_RT_REDIS_SLICE;
+        rc = ngx_rt_redis_recv(rd, buf, &n);
 
-        if (n == NGX_AGAIN) {
-            return NGX_OK;
+        if (rc != NGX_OK) {
+            return (rc == NGX_AGAIN) ? NGX_OK : rc;
         }
-
-        if (n == NGX_ERROR) {
-            ngx_rt_redis_errno(rd, "recv()", ngx_socket_errno);
-            return NGX_ERROR;
-        }
-
-        if (n == 0) {
-            ngx_rt_redis_error(rd, "connection closed by Redis", NULL);
-            return NGX_ERROR;
-        }
-
-        rd->heard = ngx_current_msec;
 
         /* what came whole before an error is taken all the same */
 
@@ -125,6 +142,178 @@ ngx_rt_redis_read(ngx_rt_redis_t *rd)
     }
 
     return rd->paused ? NGX_OK : NGX_AGAIN;
+}
+
+
+static ngx_int_t
+ngx_rt_redis_messages(ngx_rt_redis_t *rd)
+{
+    size_t      n;
+    ngx_int_t   rc;
+    ngx_uint_t  i;
+
+    if (rd->in == NULL) {
+
+        rd->in = ngx_alloc(NGX_RT_REDIS_IN, &rd->log);
+        if (rd->in == NULL) {
+            ngx_rt_redis_error(rd, "no memory", NULL);
+            return NGX_ERROR;
+        }
+    }
+
+    if (ngx_rt_redis_scan(rd) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < NGX_RT_REDIS_INS && !rd->paused; i++) {
+
+        n = NGX_RT_REDIS_IN - rd->in_last;
+        rc = ngx_rt_redis_recv(rd, rd->in + rd->in_last, &n);
+
+        if (rc != NGX_OK) {
+            return (rc == NGX_AGAIN) ? NGX_OK : rc;
+        }
+
+        rd->in_last += n;
+
+        if (ngx_rt_redis_scan(rd) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    return rd->paused ? NGX_OK : NGX_AGAIN;
+}
+
+
+/* at most *len bytes into buf, and how many: NGX_OK; NGX_AGAIN: there are
+ * none for now; NGX_ERROR: the end */
+
+static ngx_int_t
+ngx_rt_redis_recv(ngx_rt_redis_t *rd, u_char *buf, size_t *len)
+{
+    ssize_t            n;
+    ngx_connection_t  *c;
+
+    c = rd->peer.connection;
+
+    n = c->recv(c, buf, *len);
+
+    if (n == NGX_AGAIN) {
+        return NGX_AGAIN;
+    }
+
+    if (n == NGX_ERROR) {
+        ngx_rt_redis_errno(rd, "recv()", ngx_socket_errno);
+        return NGX_ERROR;
+    }
+
+    if (n == 0) {
+        ngx_rt_redis_error(rd, "connection closed by Redis", NULL);
+        return NGX_ERROR;
+    }
+
+    rd->heard = ngx_current_msec;
+    *len = n;
+
+    return NGX_OK;
+}
+
+
+/*
+ * Handles what is in the buffer.  What is not whole yet is moved to its
+ * begin, so there is always room to read more.
+ */
+
+static ngx_int_t
+ngx_rt_redis_scan(ngx_rt_redis_t *rd)
+{
+    size_t     rest;
+    ngx_int_t  rc;
+
+    rc = ngx_rt_redis_look(rd);
+
+    /* also what came before an error, which was there first */
+
+    if (rd->ops->flush && rd->ops->flush(rd) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    rest = rd->in_last - rd->in_first;
+
+    if (rest && rd->in_first) {
+        ngx_memmove(rd->in, rd->in + rd->in_first, rest);
+    }
+
+    rd->in_first = 0;
+    rd->in_last = rest;
+
+    return rc;
+}
+
+
+/* up to the end of what is there, or until it is paused */
+
+static ngx_int_t
+ngx_rt_redis_look(ngx_rt_redis_t *rd)
+{
+    u_char         *p, *last;
+    ngx_int_t       rc;
+    ngx_rt_push_t   push;
+
+    p = rd->in + rd->in_first;
+    last = rd->in + rd->in_last;
+    rc = NGX_OK;
+
+    while (p < last && !rd->paused && rc == NGX_OK) {
+
+        rc = NGX_DECLINED;
+
+        if (rd->state == NGX_RT_REDIS_READY) {
+            rc = ngx_rt_resp_push(&rd->resp, &p, last, &push);
+        }
+
+        if (rc == NGX_OK) {
+            rc = rd->ops->push(rd, &push);
+            continue;
+        }
+
+        if (rc == NGX_AGAIN && last - p < NGX_RT_REDIS_IN) {
+            rc = NGX_OK;
+            break;
+        }
+
+        rc = ngx_rt_redis_other(rd, &p, last);
+    }
+
+    rd->in_first = p - rd->in;
+
+    return rc;
+}
+
+
+/* up to the end of one reply.  What was pushed is stored first: a handler may
+ * do anything */
+
+static ngx_int_t
+ngx_rt_redis_other(ngx_rt_redis_t *rd, u_char **data, u_char *last)
+{
+    const u_char  *p;
+
+    if (rd->ops->flush && rd->ops->flush(rd) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    p = *data;
+
+    if (last - p > NGX_RT_REDIS_SLICE) {
+        last = *data + NGX_RT_REDIS_SLICE;
+    }
+
+    (void) ngx_rt_resp_take(&rd->resp, &p, last);
+
+    *data = (u_char *) p;
+
+    return ngx_rt_redis_dispatch(rd);
 }
 
 
@@ -172,28 +361,37 @@ ngx_rt_redis_dispatch(ngx_rt_redis_t *rd)
 static ngx_int_t
 ngx_rt_redis_reply(ngx_rt_redis_t *rd, redisReply *reply)
 {
-    ngx_queue_t        *q;
-    ngx_rt_redis_op_t  *op;
+    if (rd->ops->push == NULL || !ngx_rt_redis_is_message(reply)) {
+        return ngx_rt_redis_owed(rd, reply);
+    }
 
-    if (rd->ops->push && ngx_rt_redis_is_message(reply)) {
-
-        if (rd->state == NGX_RT_REDIS_READY) {
-            return rd->ops->push(rd, reply);
-        }
-
-    } else if (!ngx_queue_empty(&rd->owed)) {
-
-        q = ngx_queue_head(&rd->owed);
-        ngx_queue_remove(q);
-
-        op = ngx_queue_data(q, ngx_rt_redis_op_t, queue);
-
-        return op->handler(rd, op, reply);
+    if (rd->state == NGX_RT_REDIS_READY) {
+        return ngx_rt_redis_push(rd, reply);
     }
 
     ngx_rt_redis_error(rd, "unexpected reply", reply);
 
     return NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_rt_redis_owed(ngx_rt_redis_t *rd, redisReply *reply)
+{
+    ngx_queue_t        *q;
+    ngx_rt_redis_op_t  *op;
+
+    if (ngx_queue_empty(&rd->owed)) {
+        ngx_rt_redis_error(rd, "unexpected reply", reply);
+        return NGX_ERROR;
+    }
+
+    q = ngx_queue_head(&rd->owed);
+    ngx_queue_remove(q);
+
+    op = ngx_queue_data(q, ngx_rt_redis_op_t, queue);
+
+    return op->handler(rd, op, reply);
 }
 
 
@@ -211,6 +409,59 @@ ngx_rt_redis_is_message(redisReply *reply)
     return kind->type == REDIS_REPLY_STRING
            && (ngx_strcmp(kind->str, "message") == 0
                || ngx_strcmp(kind->str, "pmessage") == 0);
+}
+
+
+/*
+ *     "message",           channel, payload
+ *     "pmessage", pattern, channel, payload
+ *
+ * A nil is a string too large to be ours.  It is stored before the reply is
+ * freed.
+ */
+
+static ngx_int_t
+ngx_rt_redis_push(ngx_rt_redis_t *rd, redisReply *reply)
+{
+    size_t         i;
+    ngx_int_t      rc;
+    ngx_rt_push_t  push;
+
+    i = (reply->element[0]->str[0] == 'p') ? 1 : 0;
+
+    push.matched = (unsigned) i;
+
+    if (reply->elements != 3 + i
+        || (i && !ngx_rt_redis_string(reply->element[1], &push.pattern))
+        || !ngx_rt_redis_string(reply->element[1 + i], &push.channel)
+        || !ngx_rt_redis_string(reply->element[2 + i], &push.data))
+    {
+        ngx_rt_redis_error(rd, "message of a wrong shape", NULL);
+        return NGX_ERROR;
+    }
+
+    rc = rd->ops->push(rd, &push);
+
+    if (rc == NGX_OK && rd->ops->flush) {
+        rc = rd->ops->flush(rd);
+    }
+
+    return rc;
+}
+
+
+static ngx_uint_t
+ngx_rt_redis_string(redisReply *reply, ngx_str_t *text)
+{
+    ngx_str_null(text);
+
+    if (reply->type == REDIS_REPLY_STRING) {
+        text->data = (u_char *) reply->str;
+        text->len = reply->len;
+        return 1;
+    }
+
+    return reply->type == REDIS_REPLY_NIL;
 }
 
 

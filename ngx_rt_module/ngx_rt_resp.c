@@ -15,6 +15,10 @@
  * asked for it (RESP3), and replaces a string that is too large by nil, so
  * that a message over message_max is passed over and not held.  Of streams'
  * replies it does the same with arrays, and with what is over the budget.
+ *
+ * A message of pub/sub that lies whole in the bytes needs neither: its strings
+ * are told where they are (ngx_rt_resp_push).  What is not plainly one takes
+ * the way of all replies, so both know the same language.
  */
 
 
@@ -28,6 +32,14 @@
                                                its string */
 #define NGX_RT_RESP_SHORT         256       /* bytes of what is short in one
                                                element of a cut reply */
+#define NGX_RT_RESP_DIGITS        9         /* of a length that is looked at
+                                               where it is */
+
+/* how messages begin */
+static const u_char  ngx_rt_resp_message[] = "*3" CRLF "$7" CRLF "message"
+                                             CRLF;
+static const u_char  ngx_rt_resp_pmessage[] = "*4" CRLF "$8" CRLF "pmessage"
+                                              CRLF;
 
 static const u_char  ngx_rt_resp_nil[] = "$-1" CRLF;
 static const u_char  ngx_rt_resp_large[] = "-" NGX_RT_RESP_LARGE CRLF;
@@ -42,6 +54,8 @@ static const u_char  ngx_rt_resp_cut[] = "+" CRLF;
 #define NGX_RT_RESP_SKIP          4         /* in one that is passed over */
 
 
+static ngx_int_t ngx_rt_resp_text(ngx_rt_resp_t *resp, u_char **data,
+    u_char *last, ngx_str_t *text);
 static ngx_int_t ngx_rt_resp_type(ngx_rt_resp_t *resp, u_char ch);
 static ngx_int_t ngx_rt_resp_line(ngx_rt_resp_t *resp);
 static ngx_int_t ngx_rt_resp_array(ngx_rt_resp_t *resp, int64_t n);
@@ -96,6 +110,23 @@ ngx_rt_resp_done(ngx_rt_resp_t *resp)
 }
 
 
+ngx_int_t
+ngx_rt_resp_feed(ngx_rt_resp_t *resp, const u_char *data, size_t len)
+{
+    const u_char  *last;
+
+    last = data + len;
+
+    while (data < last) {
+        if (ngx_rt_resp_take(resp, &data, last) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
 /*
  * What is passed on as it is goes to the reader in one piece: [start, p).
  * A line with a length is kept in resp->line, for it may come in parts.
@@ -103,21 +134,21 @@ ngx_rt_resp_done(ngx_rt_resp_t *resp)
  */
 
 ngx_int_t
-ngx_rt_resp_feed(ngx_rt_resp_t *resp, const u_char *data, size_t len)
+ngx_rt_resp_take(ngx_rt_resp_t *resp, const u_char **data, const u_char *last)
 {
     size_t         n;
-    ngx_uint_t     over;
-    const u_char  *p, *last, *start;
+    ngx_uint_t     over, whole;
+    const u_char  *p, *start;
 
     if (resp->error) {
         return NGX_ERROR;
     }
 
-    p = data;
-    last = data + len;
-    start = data;
+    p = *data;
+    start = p;
+    whole = 0;
 
-    while (p < last) {
+    while (p < last && !whole) {
 
         over = resp->over;
 
@@ -183,7 +214,11 @@ ngx_rt_resp_feed(ngx_rt_resp_t *resp, const u_char *data, size_t len)
         if (over) {
             start = p;
         }
+
+        whole = (resp->depth == 0 && resp->state == NGX_RT_RESP_TYPE);
     }
+
+    *data = p;
 
     /* a line with a length stays in resp->line */
 
@@ -192,6 +227,130 @@ ngx_rt_resp_feed(ngx_rt_resp_t *resp, const u_char *data, size_t len)
     }
 
     return ngx_rt_resp_pass(resp, start, p - start);
+}
+
+
+ngx_int_t
+ngx_rt_resp_push(ngx_rt_resp_t *resp, u_char **data, u_char *last,
+    ngx_rt_push_t *push)
+{
+    size_t         len, n;
+    u_char        *p;
+    ngx_int_t      rc;
+    const u_char  *begin;
+
+    p = *data;
+    n = last - p;
+
+    if (resp->depth || resp->state != NGX_RT_RESP_TYPE || resp->unfinished
+        || resp->error || n == 0)
+    {
+        return NGX_DECLINED;
+    }
+
+    push->matched = (n > 1 && p[1] == '4');
+
+    if (push->matched) {
+        begin = ngx_rt_resp_pmessage;
+        len = sizeof(ngx_rt_resp_pmessage) - 1;
+
+    } else {
+        begin = ngx_rt_resp_message;
+        len = sizeof(ngx_rt_resp_message) - 1;
+    }
+
+    if (n < len) {
+        return (ngx_memcmp(p, begin, n) == 0) ? NGX_AGAIN : NGX_DECLINED;
+    }
+
+    if (ngx_memcmp(p, begin, len) != 0) {
+        return NGX_DECLINED;
+    }
+
+    p += len;
+
+    if (push->matched) {
+        rc = ngx_rt_resp_text(resp, &p, last, &push->pattern);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
+
+    rc = ngx_rt_resp_text(resp, &p, last, &push->channel);
+
+    if (rc == NGX_OK) {
+        rc = ngx_rt_resp_text(resp, &p, last, &push->data);
+    }
+
+    if (rc == NGX_OK) {
+        *data = p;
+    }
+
+    return rc;
+}
+
+
+/* a string that is not too large, whole: $5 CRLF hello CRLF */
+
+static ngx_int_t
+ngx_rt_resp_text(ngx_rt_resp_t *resp, u_char **data, u_char *last,
+    ngx_str_t *text)
+{
+    size_t   n;
+    u_char  *p, *start;
+
+    p = *data;
+
+    if (p == last) {
+        return NGX_AGAIN;
+    }
+
+    if (*p++ != '$') {
+        return NGX_DECLINED;
+    }
+
+    n = 0;
+    start = p;
+
+    while (p < last && *p >= '0' && *p <= '9') {
+        n = n * 10 + (*p++ - '0');
+
+        if (p - start > NGX_RT_RESP_DIGITS) {
+            return NGX_DECLINED;
+        }
+    }
+
+    if (n > resp->bulk_max || (p > start + 1 && *start == '0')) {
+        return NGX_DECLINED;
+    }
+
+    if (last - p < 2) {
+        return (p == last || *p == CR) ? NGX_AGAIN : NGX_DECLINED;
+    }
+
+    if (p == start || p[0] != CR || p[1] != LF) {
+        return NGX_DECLINED;
+    }
+
+    p += 2;
+
+    if ((size_t) (last - p) < n + 2) {
+        return NGX_AGAIN;
+    }
+
+    text->data = p;
+    text->len = n;
+
+    p += n;
+
+    if (p[0] != CR || p[1] != LF) {
+        return NGX_DECLINED;
+    }
+
+    *data = p + 2;
+
+    return NGX_OK;
 }
 
 

@@ -381,6 +381,9 @@ typedef struct {
     ngx_rt_rate_sh_t             *rates;
     u_char                       *log;
     ngx_shmtx_t                  *mutex;
+    uint64_t                      turn;     /* of the ring, an offset: see
+                                               ngx_rt_log_pos() */
+    uint64_t                      scout;    /* an offset: ngx_rt_log_ahead() */
 
     /* limits, from the configuration */
     ngx_uint_t                    history;      /* messages per channel, >= 1 */
@@ -550,6 +553,33 @@ ngx_int_t ngx_rt_store_publish(ngx_rt_store_t *st, uint64_t term,
     const ngx_str_t *name, const ngx_rt_message_t *msg,
     const u_char tag[NGX_RT_TAG_LEN], uint64_t now, ngx_uint_t create,
     uint64_t *seq);
+
+
+/* one of many messages, with what is known of its channel */
+
+typedef struct {
+    ngx_rt_key_t                  key;      /* by ngx_rt_table_key() */
+    uint32_t                      entry;    /* where it was last, or
+                                               NGX_RT_NONE; where it is */
+    unsigned                      stamp:1;  /* marks it as used */
+    ngx_int_t                     rc;       /* the results */
+    uint64_t                      seq;
+    ngx_rt_message_t              msg;
+    u_char                        tag[NGX_RT_TAG_LEN];
+} ngx_rt_post_t;
+
+/*
+ * Takes n messages, 1 at least, in their order and under one lock, each as
+ * ngx_rt_store_publish() does without create, whose results are in rc and seq;
+ * not of streams.  Up to the first one that is not NGX_OK or NGX_ERROR, which
+ * is the last that was looked at: returns how many were.
+ */
+ngx_uint_t ngx_rt_store_post(ngx_rt_store_t *st, uint64_t term,
+    ngx_rt_post_t *posts, ngx_uint_t n, uint64_t now);
+
+/* has the processor fetch what a post of that channel will need */
+void ngx_rt_store_expect(ngx_rt_store_t *st, const ngx_rt_key_t *key,
+    uint32_t entry);
 
 /*
  * The subscription of a channel is live from now on in the current session:

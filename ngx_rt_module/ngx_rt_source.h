@@ -14,6 +14,7 @@
  *     ngx_rt_feed_pubsub.c  `source pubsub`: subscriptions
  *     ngx_rt_feed_pattern.c `source pubsub`: patterns
  *     ngx_rt_feed_message.c `source pubsub`: messages
+ *     ngx_rt_feed_names.c   `source pubsub`: ... and what is known of channels
  *     ngx_rt_feed_snapshot.c  `snapshot`: what is in a key
  *     ngx_rt_feed_stream.c  `source stream`, see ngx_rt_stream.h
  *     ngx_rt_entry.c        `source stream`: an entry as a message
@@ -158,6 +159,17 @@ typedef struct {
     u_char                        line[NGX_RT_RESP_LINE];
 } ngx_rt_resp_t;
 
+
+/* a message of pub/sub; a string that was too large has no data */
+
+typedef struct {
+    ngx_str_t                     pattern;  /* only if matched */
+    ngx_str_t                     channel;
+    ngx_str_t                     data;
+    unsigned                      matched:1;    /* by a pattern */
+} ngx_rt_push_t;
+
+
 /* NGX_OK or NGX_ERROR: no memory */
 ngx_int_t ngx_rt_resp_init(ngx_rt_resp_t *resp, size_t bulk_max);
 
@@ -172,6 +184,23 @@ void ngx_rt_resp_done(ngx_rt_resp_t *resp);
  * NGX_OK, or NGX_ERROR with resp->error: nothing more can be read */
 ngx_int_t ngx_rt_resp_feed(ngx_rt_resp_t *resp, const u_char *data,
     size_t len);
+
+/* the same, but up to the end of a reply; *data goes behind what was taken */
+ngx_int_t ngx_rt_resp_take(ngx_rt_resp_t *resp, const u_char **data,
+    const u_char *last);
+
+/*
+ * Looks whether a message of pub/sub is what the bytes from *data on begin
+ * with; takes nothing but that.
+ *
+ * NGX_OK        *push is it, its strings are in the bytes; *data is behind it
+ * NGX_AGAIN     so far it may be one: again when there are more bytes
+ * NGX_DECLINED  it is not, or resp is within a reply, or a string of it is
+ *               too large: the bytes are for ngx_rt_resp_take(), as those of
+ *               one that is longer than all bytes that can be held
+ */
+ngx_int_t ngx_rt_resp_push(ngx_rt_resp_t *resp, u_char **data, u_char *last,
+    ngx_rt_push_t *push);
 
 /* NGX_OK: *reply is the caller's, to free with ngx_rt_resp_free();
  * NGX_AGAIN: feed more; NGX_ERROR as above */
@@ -283,11 +312,15 @@ struct ngx_rt_redis_op_s {
 
 
 /*
- * What the owner of a connection does.  ready, push and drained are bound as
- * a handler is, and return what it returns.
+ * What the owner of a connection does.  ready, push, flush and drained are
+ * bound as a handler is, and return what it returns.
  *
  * ready    logged in, database selected, PING answered
- * push     a message that no command is owed
+ * push     a message that no command is owed; its strings stay where they are
+ *          until flush was called.  NULL: none comes
+ * flush    the strings of what was pushed are going to go, or something else
+ *          comes: after each read and before each handler.  NULL: push keeps
+ *          none
  * turn     the replies of one turn of the event loop have been handled
  * drained  what was waiting to be written is written
  * closed   the connection is lost, or no url could be reached: rd->error
@@ -298,10 +331,11 @@ struct ngx_rt_redis_op_s {
 typedef struct {
     ngx_int_t                   (*ready)(ngx_rt_redis_t *rd);
     ngx_int_t                   (*push)(ngx_rt_redis_t *rd,
-                                      struct redisReply *reply);
+                                      const ngx_rt_push_t *push);
     void                        (*turn)(ngx_rt_redis_t *rd);
     ngx_int_t                   (*drained)(ngx_rt_redis_t *rd);
     void                        (*closed)(ngx_rt_redis_t *rd);
+    ngx_int_t                   (*flush)(ngx_rt_redis_t *rd);
 } ngx_rt_redis_ops_t;
 
 
@@ -355,6 +389,11 @@ struct ngx_rt_redis_s {
     size_t                        out_last;
     uint64_t                      queued;   /* all bytes ever to write */
     uint64_t                      sent;     /* and written */
+
+    u_char                       *in;       /* bytes read: [first, last), where
+                                               messages come */
+    size_t                        in_first;
+    size_t                        in_last;
 
     ngx_msec_t                    heard;    /* when bytes came, or began to
                                                be owed */
@@ -449,6 +488,10 @@ typedef struct {
     ngx_uint_t                    suppressed;
 } ngx_rt_feed_log_t;
 
+/* 1: a line may be logged, *suppressed were not since the last one */
+ngx_uint_t ngx_rt_pubsub_may_log(ngx_rt_feed_log_t *limit,
+    ngx_uint_t *suppressed);
+
 
 /* one `subscribe` pattern */
 
@@ -470,6 +513,8 @@ typedef struct {
 #define NGX_RT_MARKER_LEN         64
 
 typedef struct ngx_rt_snapshot_s  ngx_rt_snapshot_t;
+typedef struct ngx_rt_feed_name_s  ngx_rt_feed_name_t;
+typedef struct ngx_rt_feed_batch_s  ngx_rt_feed_batch_t;
 
 typedef struct {
     const struct ngx_rt_source_s *source;   /* what to do with it */
@@ -492,6 +537,10 @@ typedef struct {
     ngx_queue_t                   denied;   /* ngx_rt_feed_sub_t, by Redis */
     ngx_uint_t                    ndenied;
     ngx_uint_t                    age;      /* seconds since begun */
+
+    ngx_rt_feed_name_t           *names;    /* NULL: none yet */
+    ngx_uint_t                    nnames;   /* a power of two */
+    ngx_rt_feed_batch_t          *batch;    /* NULL: none yet */
 
     u_char                       *scratch;
     size_t                        scratch_size;
@@ -526,7 +575,8 @@ typedef struct ngx_rt_source_s {
     ngx_int_t                   (*tick)(ngx_rt_feed_t *feed);
     void                        (*notify)(ngx_rt_feed_t *feed);
     ngx_int_t                   (*push)(ngx_rt_feed_t *feed,
-                                      struct redisReply *reply);
+                                      const ngx_rt_push_t *push);
+    ngx_int_t                   (*flush)(ngx_rt_feed_t *feed);
 } ngx_rt_source_t;
 
 extern const ngx_rt_source_t      ngx_rt_source_pubsub;
@@ -561,72 +611,6 @@ ngx_int_t ngx_rt_pubsub_tick(ngx_rt_feed_t *feed);
 
 /* tells the hub if there was something for it */
 void ngx_rt_pubsub_notify(ngx_rt_feed_t *feed);
-
-
-/* between the files of the feed: as above, or NGX_DECLINED for a channel
- * that is not in the table */
-ngx_int_t ngx_rt_pubsub_confirm(ngx_rt_feed_t *feed, const ngx_str_t *name);
-ngx_int_t ngx_rt_pubsub_unsubscribe(ngx_rt_feed_t *feed,
-    const ngx_str_t *name);
-
-/* a command owed a reply, or a channel that was denied */
-
-typedef struct {
-    ngx_rt_redis_op_t             op;       /* the first: op is cast to this */
-    ngx_rt_feed_t                *feed;
-    ngx_rt_feed_pattern_t        *pattern;
-    ngx_str_t                     name;     /* without the prefix */
-    u_char                        text[1];  /* with it */
-} ngx_rt_feed_sub_t;
-
-/* a new one, its handler not set, to free with ngx_free(); NULL: no memory */
-ngx_rt_feed_sub_t *ngx_rt_pubsub_sub(ngx_rt_feed_t *feed,
-    const ngx_str_t *name);
-
-/* the answer is: kind, a name, a number */
-ngx_uint_t ngx_rt_pubsub_is(struct redisReply *reply, const char *kind);
-
-/* the ACL denies this channel, which is no reason to leave the others; a
- * command that it denies is */
-ngx_uint_t ngx_rt_pubsub_is_denial(struct redisReply *reply);
-
-
-/* ngx_rt_feed_pattern.c */
-
-/* sends a PSUBSCRIBE for each pattern, and fills; returns as above */
-ngx_int_t ngx_rt_pubsub_patterns(ngx_rt_feed_t *feed);
-
-/* the first pattern that matches: the one whose messages are taken; NULL */
-ngx_rt_feed_pattern_t *ngx_rt_pubsub_covered(ngx_rt_feed_t *feed,
-    const ngx_str_t *name);
-
-
-/* ngx_rt_feed_message.c */
-
-/* a message has come; returns as above */
-ngx_int_t ngx_rt_pubsub_push(ngx_rt_feed_t *feed, struct redisReply *reply);
-
-/* how a message came */
-#define NGX_RT_BY_NAME            0
-#define NGX_RT_BY_PATTERN         1
-#define NGX_RT_BY_SNAPSHOT        2
-
-/* its payload, which is nil when it was too large; what is no message is
- * dropped and counted.  Returns as above */
-ngx_int_t ngx_rt_pubsub_message(ngx_rt_feed_t *feed, const ngx_str_t *name,
-    struct redisReply *payload, ngx_uint_t by);
-
-/* NGX_OK, also when it was dropped; NGX_DECLINED: no such channel; NGX_ABORT */
-ngx_int_t ngx_rt_pubsub_store(ngx_rt_feed_t *feed, const ngx_str_t *name,
-    ngx_rt_message_t *msg, ngx_uint_t by);
-
-/* counts and tells; name: NULL when it can't be shown */
-void ngx_rt_pubsub_drop(ngx_rt_feed_t *feed, const ngx_str_t *name,
-    const char *why, ngx_uint_t by);
-
-/* 1: a line may be logged, *suppressed were not since the last one */
-ngx_uint_t ngx_rt_pubsub_may_log(ngx_rt_feed_log_t *limit,
-    ngx_uint_t *suppressed);
 
 
 /*
@@ -788,7 +772,7 @@ void ngx_rt_handover_walked(ngx_rt_feed_t *feed);
 /* from the feed: the marker has come.  NGX_OK, also when it counts for
  * nothing; NGX_ABORT: the term is handed over */
 ngx_int_t ngx_rt_handover_marked(ngx_rt_feed_t *feed,
-    const struct redisReply *payload);
+    const ngx_str_t *payload);
 
 
 /* ngx_rt_feeder.c, for the hand-over */

@@ -36,20 +36,10 @@ typedef struct {
 static size_t ngx_rt_store_layout(ngx_rt_zone_sh_t *sh, ngx_rt_layout_t *lt);
 static void ngx_rt_store_point(ngx_rt_store_t *st, void *mem,
     ngx_rt_layout_t *lt);
-static uint32_t ngx_rt_store_make(ngx_rt_store_t *st, const ngx_rt_key_t *key,
-    const ngx_str_t *name, time_t now);
 static void ngx_rt_store_fill(ngx_rt_store_t *st, uint32_t i,
     const ngx_rt_key_t *key, uint64_t name, uint64_t seq, time_t now);
-static ngx_int_t ngx_rt_store_put(ngx_rt_store_t *st, uint32_t i,
-    const ngx_rt_message_t *msg, const u_char *tag, uint64_t now,
-    uint64_t *seq);
-static void ngx_rt_store_drop(ngx_rt_store_t *st, uint32_t i,
-    const u_char *tag, uint64_t *seq);
-static void ngx_rt_store_changed(ngx_rt_store_t *st, uint32_t i,
-    const u_char *tag, uint64_t seq, uint64_t now);
 static void ngx_rt_store_place(ngx_rt_store_t *st, uint32_t i,
     const u_char *tag, ngx_uint_t flags);
-static void ngx_rt_store_trust(ngx_rt_store_t *st, uint32_t i);
 
 
 /*
@@ -216,6 +206,8 @@ ngx_rt_store_point(ngx_rt_store_t *st, void *mem, ngx_rt_layout_t *lt)
     p = mem;
 
     st->sh = mem;
+    st->turn = 0;
+    st->scout = 0;
     st->slots = (ngx_rt_slot_sh_t *) (p + lt->slots);
     st->buckets = (uint32_t *) (p + lt->buckets);
     st->entries = (ngx_rt_entry_sh_t *) (p + lt->entries);
@@ -356,7 +348,7 @@ ngx_rt_store_touch(ngx_rt_store_t *st, const ngx_str_t *name, time_t now,
  * place in a bucket, which the next writer frees or, when it is whole, keeps.
  */
 
-static uint32_t
+uint32_t
 ngx_rt_store_make(ngx_rt_store_t *st, const ngx_rt_key_t *key,
     const ngx_str_t *name, time_t now)
 {
@@ -471,7 +463,7 @@ ngx_rt_store_fill(ngx_rt_store_t *st, uint32_t i, const ngx_rt_key_t *key,
  * session comes from a time when the hub had a feed.
  */
 
-static void
+void
 ngx_rt_store_trust(ngx_rt_store_t *st, uint32_t i)
 {
     uint64_t            seq;
@@ -492,202 +484,6 @@ ngx_rt_store_trust(ngx_rt_store_t *st, uint32_t i)
     ngx_rt_entry_close(e);
 
     ngx_rt_store_done(st, seq);
-}
-
-
-ngx_int_t
-ngx_rt_store_publish(ngx_rt_store_t *st, uint64_t term, const ngx_str_t *name,
-    const ngx_rt_message_t *msg, const u_char tag[NGX_RT_TAG_LEN],
-    uint64_t now, ngx_uint_t create, uint64_t *seq)
-{
-    uint32_t      i;
-    ngx_int_t     rc;
-    ngx_rt_key_t  key;
-
-    *seq = 0;
-
-    if (name->len == 0 || name->len > NGX_RT_CHANNEL_MAX) {
-        ngx_rt_store_dropped(st);
-        return NGX_ERROR;
-    }
-
-    ngx_rt_table_key(st, name, &key);
-
-    ngx_rt_store_lock(st);
-
-    if (ngx_rt_store_term(st, term) != NGX_OK) {
-        ngx_rt_store_unlock(st);
-        return NGX_ABORT;
-    }
-
-    ngx_rt_store_begin(st);
-
-    i = ngx_rt_table_find(st, &key);
-
-    if (st->stream && i != NGX_RT_NONE
-        && ngx_rt_sid_cmp(tag, st->entries[i].tag) <= 0)
-    {
-        ngx_rt_store_unlock(st);
-        return NGX_DONE;
-    }
-
-    if (msg->data.len > st->message_max
-        || msg->event.len > NGX_RT_EVENT_MAX
-        || ngx_rt_log_size(msg->event.len + msg->data.len)
-           > ngx_rt_log_max(st->sh))
-    {
-        ngx_rt_store_drop(st, i, tag, seq);
-        ngx_rt_store_unlock(st);
-        return NGX_ERROR;
-    }
-
-    if (i == NGX_RT_NONE) {
-
-        if (!create) {
-            ngx_rt_store_unlock(st);
-            return NGX_DECLINED;
-        }
-
-        i = ngx_rt_store_make(st, &key, name, (time_t) (now / 1000));
-    }
-
-    rc = NGX_ERROR;
-
-    if (i != NGX_RT_NONE) {
-
-        if (st->embedded) {
-            ngx_rt_store_trust(st, i);
-        }
-
-        rc = ngx_rt_store_put(st, i, msg, tag, now, seq);
-    }
-
-    if (rc != NGX_OK) {
-        ngx_rt_store_dropped(st);
-    }
-
-    ngx_rt_store_unlock(st);
-
-    return rc;
-}
-
-
-/*
- * Killed before commit: the message was never there.  Killed after it: it is
- * the last record of the log and newer than what its channel has, by which
- * the next writer knows to link it.
- */
-
-static ngx_int_t
-ngx_rt_store_put(ngx_rt_store_t *st, uint32_t i, const ngx_rt_message_t *msg,
-    const u_char *tag, uint64_t now, uint64_t *seq)
-{
-    void                *dst;
-    uint64_t             off;
-    ngx_rt_zone_sh_t    *sh;
-    ngx_rt_entry_sh_t   *e;
-    ngx_rt_record_sh_t   rec;
-
-    sh = st->sh;
-    e = &st->entries[i];
-
-    ngx_memzero(&rec, sizeof(ngx_rt_record_sh_t));
-
-    rec.size = (uint32_t) ngx_rt_log_size(msg->event.len + msg->data.len);
-    rec.type = NGX_RT_MESSAGE;
-    rec.flags = NGX_RT_LIVE;
-
-    if (e->msg_seq && e->msg_seq < e->confirm_seq) {
-        rec.flags |= NGX_RT_AFTER;
-    }
-
-    rec.event_len = (uint8_t) msg->event.len;
-    rec.entry = i;
-    rec.gen = e->gen;
-    rec.time = (uint32_t) now;
-    rec.data_len = (uint32_t) msg->data.len;
-    ngx_memcpy(rec.tag, tag, NGX_RT_TAG_LEN);
-
-    if (ngx_rt_retain_budget(st, rec.size, i) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    dst = ngx_rt_log_reserve(st, rec.size, &off);
-
-    if (dst == NULL || e->gen != rec.gen) {
-        return NGX_ERROR;
-    }
-
-    rec.seq = sh->seq + 1;
-    rec.prev = e->latest;
-
-    ngx_rt_log_write(dst, &rec, &msg->event, &msg->data);
-    ngx_rt_log_commit(st, off + rec.size);
-
-    ngx_rt_retain_link(st, off);
-
-    ngx_rt_store_done(st, rec.seq);
-
-    ngx_rt_store_changed(st, i, tag, rec.seq, now);
-
-    ngx_rt_add(sh->messages, 1);
-    ngx_rt_add(sh->bytes, msg->data.len);
-
-    *seq = rec.seq;
-
-    return NGX_OK;
-}
-
-
-/* of a stream the entry's own time counts: many may be read at once */
-
-static void
-ngx_rt_store_changed(ngx_rt_store_t *st, uint32_t i, const u_char *tag,
-    uint64_t seq, uint64_t now)
-{
-    uint32_t  mark;
-    uint64_t  at;
-
-    at = now;
-    mark = st->stream ? ngx_rt_rate_mark_sid(tag, &at) : ngx_rt_rate_mark(seq);
-
-    ngx_rt_rate_change(st, i, mark, at, now);
-}
-
-
-/* a message that can't be kept: what is older isn't the latest any more */
-
-static void
-ngx_rt_store_drop(ngx_rt_store_t *st, uint32_t i, const u_char *tag,
-    uint64_t *seq)
-{
-    uint64_t             off;
-    ngx_rt_record_sh_t   rec;
-
-    ngx_rt_store_dropped(st);
-
-    if (i == NGX_RT_NONE) {
-        return;
-    }
-
-    ngx_memzero(&rec, sizeof(ngx_rt_record_sh_t));
-
-    rec.type = NGX_RT_DROP;
-    rec.entry = i;
-    rec.gen = st->entries[i].gen;
-    ngx_memcpy(rec.tag, tag, NGX_RT_TAG_LEN);
-
-    (void) ngx_rt_log_note(st, &rec, NULL, &off);
-
-    if (st->entries[i].gen == rec.gen) {
-        ngx_rt_retain_clear(st, i, rec.seq, st->stream ? tag : NULL);
-    }
-
-    ngx_rt_add(st->sh->feed.gaps, 1);
-
-    ngx_rt_store_done(st, rec.seq);
-
-    *seq = rec.seq;
 }
 
 

@@ -33,6 +33,12 @@ ngx_int_t ngx_rt_store_term(ngx_rt_store_t *st, uint64_t term);
 ngx_int_t ngx_rt_store_named(ngx_rt_store_t *st, uint64_t term,
     const ngx_str_t *name, uint32_t *entry);
 
+/* ngx_rt_store.c: a new channel, NGX_RT_NONE: no room; one of an embedded hub
+ * that is not of this session becomes certain */
+uint32_t ngx_rt_store_make(ngx_rt_store_t *st, const ngx_rt_key_t *key,
+    const ngx_str_t *name, time_t now);
+void ngx_rt_store_trust(ngx_rt_store_t *st, uint32_t i);
+
 /* tells that everything up to seq is visible */
 #define ngx_rt_store_done(st, s)                                              \
     __atomic_store_n(&(st)->sh->seq, (s), __ATOMIC_RELEASE)
@@ -40,9 +46,35 @@ ngx_int_t ngx_rt_store_named(ngx_rt_store_t *st, uint64_t term,
 
 /* ngx_rt_log.c, the writer's side */
 
+/*
+ * off % log_size, for the holder of the lock.  What is in the log are two
+ * turns of the ring at the most, so if one of them is kept in st a division
+ * is needed once in a turn.
+ */
+static ngx_inline uint64_t
+ngx_rt_log_pos(ngx_rt_store_t *st, uint64_t off)
+{
+    uint64_t  pos, size;
+
+    size = st->sh->log_size;
+    pos = off - st->turn;
+
+    if (pos < size) {
+        return pos;
+    }
+
+    if (pos + size < size) {
+        return pos + size;
+    }
+
+    st->turn = off - off % size;
+
+    return off - st->turn;
+}
+
 /* the record at off; off must have been one */
 #define ngx_rt_log_at(st, off)                                                \
-    ((ngx_rt_record_sh_t *) ((st)->log + (off) % (st)->sh->log_size))
+    ((ngx_rt_record_sh_t *) ((st)->log + ngx_rt_log_pos(st, off)))
 
 /* bytes of a record with len bytes of event and data */
 #define ngx_rt_log_size(len)                                                  \
@@ -86,8 +118,14 @@ void ngx_rt_entry_close(ngx_rt_entry_sh_t *e);
 /* of an open entry */
 void ngx_rt_entry_tag(ngx_rt_entry_sh_t *e, const u_char *tag);
 
-/* index of a channel, or NGX_RT_NONE */
+/* index of a channel, or NGX_RT_NONE; the same where it may be at i still */
 uint32_t ngx_rt_table_find(ngx_rt_store_t *st, const ngx_rt_key_t *key);
+uint32_t ngx_rt_table_known(ngx_rt_store_t *st, const ngx_rt_key_t *key,
+    uint32_t i);
+
+/* marks an entry as used now; without the lock, too: a stamp in the future is
+ * taken back, and that it may hit the entry's next channel does no harm */
+void ngx_rt_table_stamp(ngx_rt_entry_sh_t *e, time_t now);
 
 /* takes a free entry, gives it back; NGX_RT_NONE: the table is full */
 uint32_t ngx_rt_table_alloc(ngx_rt_store_t *st);

@@ -91,14 +91,18 @@ ngx_rt_table_look(ngx_rt_store_t *st, const ngx_rt_key_t *key, time_t now,
         return NGX_DECLINED;
     }
 
-    /* a stamp in the future is taken back too; that it may hit the entry's
-     * next channel does no harm */
+    ngx_rt_table_stamp(e, now);
 
+    return NGX_OK;
+}
+
+
+void
+ngx_rt_table_stamp(ngx_rt_entry_sh_t *e, time_t now)
+{
     if ((uint32_t) now - ngx_rt_get(e->used) > NGX_RT_TABLE_STAMP) {
         ngx_rt_set(e->used, (uint32_t) now);
     }
-
-    return NGX_OK;
 }
 
 
@@ -291,6 +295,23 @@ ngx_rt_table_find(ngx_rt_store_t *st, const ngx_rt_key_t *key)
     }
 
     return NGX_RT_NONE;
+}
+
+
+uint32_t
+ngx_rt_table_known(ngx_rt_store_t *st, const ngx_rt_key_t *key, uint32_t i)
+{
+    ngx_rt_entry_sh_t  *e;
+
+    if (i != NGX_RT_NONE && i < st->sh->top) {
+        e = &st->entries[i];
+
+        if (ngx_rt_table_keyed(e, key) == NGX_OK && (e->flags & NGX_RT_USED)) {
+            return i;
+        }
+    }
+
+    return ngx_rt_table_find(st, key);
 }
 
 

@@ -113,6 +113,30 @@ run(void (*work)(void))
 }
 
 
+/* as one of many, which is the last one looked at */
+
+static void
+post(const ngx_str_t *name, uint32_t entry, const ngx_rt_message_t *msg,
+    const u_char *digest)
+{
+    ngx_rt_post_t  posts[2];
+
+    ngx_memzero(posts, sizeof(posts));
+
+    posts[0].msg = *msg;
+    posts[0].entry = (digest[0] & 1) ? entry : digest[1];
+    ngx_memcpy(posts[0].tag, digest, NGX_RT_TAG_LEN);
+    ngx_rt_table_key(st, name, &posts[0].key);
+
+    if (ngx_rt_store_post(st, with_term, posts, 1, now) != 1) {
+        __builtin_trap();
+    }
+
+    rc = posts[0].rc;
+    seq = posts[0].seq;
+}
+
+
 static void
 do_publish(void)
 {
@@ -131,6 +155,11 @@ do_publish(void)
     msg.event.len = m->event_len;
 
     digest_of(m, digest);
+
+    if (!st->stream && !create && (m->len & 1)) {
+        post(&c->name, c->entry, &msg, digest);
+        return;
+    }
 
     rc = ngx_rt_store_publish(st, with_term, &c->name, &msg, digest, now,
                               create, &seq);

@@ -511,6 +511,31 @@ digest(const char *channel, const char *event, const char *version,
 }
 
 
+static u_char *
+in_steps(const char *channel, const char *event, const char *data)
+{
+    static u_char     to[NGX_RT_DIGEST_LEN];
+
+    ngx_str_t         ch;
+    ngx_rt_digest_t   begun;
+    ngx_rt_message_t  msg;
+
+    ngx_memzero(&msg, sizeof(ngx_rt_message_t));
+
+    ch.data = (u_char *) channel;
+    ch.len = ngx_strlen(channel);
+    msg.event.data = (u_char *) event;
+    msg.event.len = ngx_strlen(event);
+    msg.data.data = (u_char *) data;
+    msg.data.len = ngx_strlen(data);
+
+    ngx_rt_digest_begin(&begun, &ch);
+    ngx_rt_digest_end(&begun, &msg, to);
+
+    return to;
+}
+
+
 static ngx_uint_t
 equal(const u_char *a, const u_char *b)
 {
@@ -557,6 +582,12 @@ test_digest(void)
     is_mem(digest("orders:42", "e", "7", "hello"), NGX_RT_DIGEST_LEN,
            "\x1e\xed\xce\x6b\x58\x2f\x01\xa1\x2c\x3a\xa6\x30", 12,
            "digest: of a known version");
+
+    ok(equal(digest("orders:42", "", "", "hello"),
+             in_steps("orders:42", "", "hello")), "digest: in two steps");
+    ok(equal(digest("orders:42", "e", "", "hello"),
+             in_steps("orders:42", "e", "hello")), "... with an event");
+    ok(equal(digest("", "", "", ""), in_steps("", "", "")), "... of nothing");
 
     ngx_memcpy(set[0], digest("a", "", "", "1"), NGX_RT_DIGEST_LEN);
     ngx_memcpy(set[1], digest("b", "", "", "1"), NGX_RT_DIGEST_LEN);

@@ -104,13 +104,105 @@ parse(const char *text, size_t len, size_t step, char *buf, size_t size)
 }
 
 
-/* the same in whatever pieces it comes */
+/*
+ * The same as who waits for messages reads it: pieces into a buffer of room
+ * bytes, a message where it lies, all else through the codec.
+ */
+
+static void
+scan(const char *text, size_t len, size_t step, size_t room, char *buf,
+    size_t size)
+{
+    u_char         *in, *p, *last;
+    size_t          n, held;
+    ngx_int_t       rc;
+    redisReply     *reply;
+    ngx_rt_push_t   push;
+    ngx_rt_resp_t   resp;
+    const u_char   *from;
+
+    buf[0] = '\0';
+    in = malloc(room);
+
+    if (in == NULL || ngx_rt_resp_init(&resp, BULK_MAX) != NGX_OK) {
+        free(in);
+        return;
+    }
+
+    if (budget) {
+        ngx_rt_resp_bound(&resp, 8, budget);
+    }
+
+    rc = NGX_AGAIN;
+    held = 0;
+
+    while (len && rc != NGX_ERROR) {
+        n = ngx_min(ngx_min(step, len), room - held);
+        ngx_memcpy(in + held, text, n);
+        text += n;
+        len -= n;
+
+        p = in;
+        last = in + held + n;
+
+        while (p < last && rc != NGX_ERROR) {
+
+            rc = ngx_rt_resp_push(&resp, &p, last, &push);
+
+            if (rc == NGX_OK) {
+                n = strlen(buf);
+
+                if (push.matched) {
+                    snprintf(buf + n, size - n,
+                             "(\"pmessage\"\"%.*s\"\"%.*s\"\"%.*s\")",
+                             (int) push.pattern.len, push.pattern.data,
+                             (int) push.channel.len, push.channel.data,
+                             (int) push.data.len, push.data.data);
+                } else {
+                    snprintf(buf + n, size - n,
+                             "(\"message\"\"%.*s\"\"%.*s\")",
+                             (int) push.channel.len, push.channel.data,
+                             (int) push.data.len, push.data.data);
+                }
+
+                continue;
+            }
+
+            if (rc == NGX_AGAIN && (size_t) (last - p) < room) {
+                break;
+            }
+
+            from = p;
+            (void) ngx_rt_resp_take(&resp, &from, last);
+            p = (u_char *) from;
+
+            while ((rc = ngx_rt_resp_next(&resp, &reply)) == NGX_OK) {
+                show(reply, buf, size);
+                ngx_rt_resp_free(reply);
+            }
+        }
+
+        held = last - p;
+        ngx_memmove(in, p, held);
+    }
+
+    if (rc == NGX_ERROR) {
+        n = strlen(buf);
+        snprintf(buf + n, size - n, "!%s", resp.error);
+    }
+
+    ngx_rt_resp_done(&resp);
+    free(in);
+}
+
+
+/* the same in whatever pieces it comes, and in whatever buffer */
 
 static void
 test(const char *text, size_t len, const char *expected)
 {
     char    buf[1024];
-    size_t  step, bad;
+    size_t  step, bad, room;
 
     parse(text, len, len, buf, sizeof(buf));
     is_mem(buf, strlen(buf), expected, strlen(expected), "%.*s",
@@ -128,10 +220,149 @@ test(const char *text, size_t len, const char *expected)
     }
 
     is_int(bad, 0, "in pieces");
+
+    bad = 0;
+
+    for (room = 1; room < len + 20; room = room * 5 / 4 + 1) {
+        for (step = 1; step <= len; step++) {
+            scan(text, len, step, room, buf, sizeof(buf));
+
+            if (strcmp(buf, expected) != 0) {
+                unit_diag("in pieces of %d, by %d: %s", (int) step,
+                          (int) room, buf);
+                bad++;
+            }
+        }
+    }
+
+    is_int(bad, 0, "read as messages");
 }
 
 
 #define TEST(text, expected)  test(text, sizeof(text) - 1, expected)
+
+
+#define MESSAGE(c, n, d)                                                      \
+    "*3\r\n$7\r\nmessage\r\n$1\r\n" c "\r\n$" n "\r\n" d "\r\n"
+#define PMESSAGE(p, c, n, d)                                                  \
+    "*4\r\n$8\r\npmessage\r\n$1\r\n" p "\r\n$1\r\n" c "\r\n$" n "\r\n" d    \
+    "\r\n"
+
+
+static void
+test_messages(void)
+{
+    TEST(MESSAGE("a", "5", "hello"), "(\"message\"\"a\"\"hello\")");
+    TEST(PMESSAGE("*", "a", "5", "hello"),
+         "(\"pmessage\"\"*\"\"a\"\"hello\")");
+
+    /* an empty one; one that looks like others; others before and after */
+
+    TEST(MESSAGE("a", "0", "") MESSAGE("b", "5", "\r\n*3\r")
+         ":1\r\n" PMESSAGE("p", "c", "2", "$1")
+         "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n"
+         MESSAGE("c", "1", "x") "+PONG\r\n",
+         "(\"message\"\"a\"\"\")(\"message\"\"b\"\"\r\n*3\r\"):1"
+         "(\"pmessage\"\"p\"\"c\"\"$1\")(\"subscribe\"\"a\":1)"
+         "(\"message\"\"c\"\"x\")+PONG");
+
+    /* what begins like one and is none, or not one of this form */
+
+    TEST("*3\r\n$7\r\nmessagE\r\n$1\r\na\r\n$1\r\nb\r\n",
+         "(\"messagE\"\"a\"\"b\")");
+    TEST("*4\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n",
+         "(\"message\"\"a\"\"b\"\"c\")");
+    TEST("*3\r\n$8\r\npmessage\r\n$1\r\na\r\n$1\r\nb\r\n",
+         "(\"pmessage\"\"a\"\"b\")");
+    TEST("*3\r\n$7\r\nmessage\r\n:1\r\n$1\r\nb\r\n" MESSAGE("a", "1", "x"),
+         "(\"message\":1\"b\")(\"message\"\"a\"\"x\")");
+    TEST("*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$-1\r\n:2\r\n",
+         "(\"message\"\"a\"nil):2");
+    TEST("*3\r\n$7\r\nmessage\r\n$1\r\na\r\n*2\r\n:1\r\n*1\r\n+x\r\n:2\r\n",
+         "(\"message\"\"a\"(:1(+x))):2");
+    TEST("*1\r\n" MESSAGE("a", "1", "x") MESSAGE("a", "1", "y"),
+         "((\"message\"\"a\"\"x\"))(\"message\"\"a\"\"y\")");
+
+    TEST("*3\r\n$7\r\nmessage\r\n$01\r\n", "!bad length");
+    TEST("*3\r\n$7\r\nmessage\r\n$\r\n", "!bad length");
+    TEST("*3\r\n$7\r\nmessage\r\n$1\n", "!bad length");
+    TEST("*3\r\n$7\r\nmessage\r\n$1x\r\n", "!bad length");
+    TEST("*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$99999999999999999999\r\n",
+         "!bad length");
+    TEST("*3\r\n$7\r\nmessage\r\nx", "!not a reply of Redis");
+    TEST(">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nb\r\n",
+         "!not a reply of Redis");
+    TEST(MESSAGE("a", "1", "x") "=1\r\n", "(\"message\"\"a\"\"x\")"
+         "!not a reply of Redis");
+}
+
+
+/* what is told of bytes that are not whole, and what is taken then */
+
+static void
+test_push(void)
+{
+    u_char         *p, *last, copy[100];
+    size_t          n, bad, len;
+    ngx_int_t       rc;
+    ngx_rt_push_t   push;
+    ngx_rt_resp_t   resp;
+
+    static u_char  text[] = PMESSAGE("p", "c", "12", "a longer one");
+
+    if (ngx_rt_resp_init(&resp, BULK_MAX) != NGX_OK) {
+        return;
+    }
+
+    len = sizeof(text) - 1;
+
+    for (n = 1, bad = 0; n < len; n++) {
+        p = text;
+        rc = ngx_rt_resp_push(&resp, &p, text + n, &push);
+
+        bad += (rc != NGX_AGAIN || p != text);
+    }
+
+    is_int(bad, 0, "not whole yet");
+
+    p = text;
+    last = text + len;
+
+    is_int(ngx_rt_resp_push(&resp, &p, last, &push), NGX_OK, "whole");
+    ok(p == last, "... to its end");
+    ok(push.data.data == last - 14 && push.data.len == 12
+       && push.matched == 1, "... told where it is");
+
+    /* another byte anywhere but in a string: not taken, or as another length */
+
+    for (n = 0, bad = 0; n < len; n++) {
+        ngx_memcpy(copy, text, len);
+        copy[n] ^= 0x40;
+        p = copy;
+        rc = ngx_rt_resp_push(&resp, &p, copy + len, &push);
+
+        bad += (rc == NGX_OK && copy[n] < 0x80 && text[n] < 'a'
+                && text[n] != ' ');
+        bad += (rc != NGX_OK && p != copy);
+    }
+
+    is_int(bad, 0, "nothing but a message is taken");
+
+    /* within a reply a message is none */
+
+    p = text;
+    (void) ngx_rt_resp_feed(&resp, (u_char *) "*2\r\n", 4);
+    is_int(ngx_rt_resp_push(&resp, &p, last, &push), NGX_DECLINED,
+           "within a reply");
+
+    /* nor after an error */
+
+    (void) ngx_rt_resp_feed(&resp, (u_char *) "x", 1);
+    is_int(ngx_rt_resp_push(&resp, &p, last, &push), NGX_DECLINED,
+           "after an error");
+
+    ngx_rt_resp_done(&resp);
+}
 
 
 static void
@@ -406,6 +637,8 @@ main(void)
     TEST("$99999999999999999999\r\n", "!bad length");
     TEST("*999999999999999999999999999999999999\r\n", "!too long a length");
 
+    test_messages();
+    test_push();
     test_large();
     test_bounded();
     test_held();

@@ -34,6 +34,7 @@ static void order_note(int what, const volatile void *at, int order);
 #include "../../ngx_rt_module/ngx_rt_table.c"
 #include "../../ngx_rt_module/ngx_rt_recover.c"
 #include "../../ngx_rt_module/ngx_rt_store.c"
+#include "../../ngx_rt_module/ngx_rt_post.c"
 #include "../../ngx_rt_module/ngx_rt_viewers.c"
 #include "../../ngx_rt_module/ngx_rt_rate.c"
 #include "../../ngx_rt_module/ngx_rt_query.c"
@@ -522,6 +523,227 @@ test_committed(ngx_rt_store_t *st, void *mem, ngx_uint_t earlier)
 }
 
 
+#define BATCH  9
+
+
+typedef struct {
+    u_char                    name[BATCH][16];
+    u_char                    data[BATCH][64];
+    ngx_rt_post_t             posts[BATCH];
+} batch_t;
+
+
+/* messages numbered from 90 on, round three channels from 700 on */
+
+static void
+batch_of(ngx_rt_store_t *st, batch_t *b)
+{
+    ngx_str_t       ch;
+    ngx_uint_t      i, channel;
+    ngx_rt_post_t  *post;
+
+    ngx_memzero(b, sizeof(batch_t));
+
+    for (i = 0; i < BATCH; i++) {
+        post = &b->posts[i];
+        channel = 700 + i % 3;
+
+        ch.data = b->name[i];
+        ch.len = sprintf((char *) b->name[i], "ch:%u", (unsigned) channel);
+        post->msg.data.data = b->data[i];
+        post->msg.data.len = sprintf((char *) b->data[i], "%u/%u",
+                                     (unsigned) channel, (unsigned) (90 + i));
+        ngx_rt_message_digest(&ch, &post->msg, post->tag);
+        ngx_rt_table_key(st, &ch, &post->key);
+
+        post->rc = NGX_BUSY;
+        post->stamp = 1;
+
+        /* right, another channel's, none's, no index */
+        post->entry = (i % 4 == 0) ? 1 + i % 3
+                      : (i % 4 == 1) ? 1 : (i % 4 == 2) ? 9 : 0xfffffff0;
+    }
+}
+
+
+static ngx_uint_t
+used_at(ngx_rt_store_t *st, uint32_t entry)
+{
+    return st->entries[entry].used;
+}
+
+
+static void
+test_batch(ngx_rt_store_t *st, void *mem)
+{
+    batch_t     b;
+    uint64_t    seq, before;
+    ngx_uint_t  i, bad;
+
+    open_store(st, mem);
+
+    for (i = 0; i < 3; i++) {
+        (void) publish(st, 700 + i, i, &seq);
+    }
+
+    batch_of(st, &b);
+
+    is_int(ngx_rt_store_post(st, 0, b.posts, BATCH, 70000), BATCH,
+           "a batch: all of it");
+
+    for (i = 0, bad = 0; i < BATCH; i++) {
+        bad += b.posts[i].rc != NGX_OK || b.posts[i].seq != seq + 1 + i
+               || b.posts[i].entry != 1 + i % 3;
+    }
+
+    is_int(bad, 0, "... stored, in order, and where");
+    is_int(used_at(st, 1), 70, "... and used");
+    is_int(latest(st, 700), 96, "... the latest of a channel");
+    is_int(latest(st, 702), 98, "... and of another");
+    check(st, "after a batch");
+
+    /* too large: dropped, and on; not there: so far, and no further */
+
+    batch_of(st, &b);
+    b.posts[1].msg.data.len = 8193;
+    b.posts[1].stamp = 0;
+    b.posts[5].key.h[0]++;
+    seq = st->sh->seq;
+    before = st->sh->dropped;
+
+    is_int(ngx_rt_store_post(st, 0, b.posts, BATCH, 80000), 6,
+           "up to a channel that is not there");
+    is_int(b.posts[5].rc, NGX_DECLINED, "... which is told");
+    is_int(b.posts[1].rc, NGX_ERROR, "one that is too large");
+    is_int(st->sh->dropped, before + 1, "... is counted");
+    is_int(b.posts[1].seq, seq + 2, "... has a place in the order");
+    is_int(b.posts[6].rc, NGX_BUSY, "what comes later is not looked at");
+    is_int(latest(st, 700), 93, "what came before is stored");
+    is_int(st->sh->seq, seq + 5, "... and no more");
+    is_int(used_at(st, 2), 80, "stamped by another message");
+
+    /* another's term */
+
+    st->embedded = 0;
+    seq = st->sh->seq;
+    batch_of(st, &b);
+
+    is_int(ngx_rt_store_post(st, 7, b.posts, BATCH, 80000), 1,
+           "a term that is over");
+    is_int(b.posts[0].rc, NGX_ABORT, "... is told");
+    is_int(st->sh->seq, seq, "... and nothing done");
+
+    st->embedded = 1;
+    check(st, "after all that");
+}
+
+
+/* how many messages of the batch the log has from off on, -1: not its first
+ * ones, or in another order */
+
+static long
+batch_in_log(ngx_rt_store_t *st, uint64_t off)
+{
+    long                n;
+    u_char              body[64];
+    unsigned            c, number;
+    ngx_rt_record_sh_t  rec;
+
+    for (n = 0; ngx_rt_log_peek(st, off, &rec) == NGX_OK; off += rec.size) {
+
+        if (rec.type != NGX_RT_MESSAGE || (rec.flags & NGX_RT_COPY)) {
+            continue;
+        }
+
+        if (rec.data_len >= sizeof(body)
+            || ngx_rt_log_body(st, off, &rec, body) != NGX_OK)
+        {
+            return -1;
+        }
+
+        body[rec.data_len] = '\0';
+
+        if (sscanf((char *) body, "%u/%u", &c, &number) != 2
+            || number != 90 + n)
+        {
+            return -1;
+        }
+
+        n++;
+    }
+
+    return n;
+}
+
+
+/* a writer is killed at each point of a batch: what came before it is there,
+ * nothing else, and each message once */
+
+static void
+test_batch_killed(ngx_rt_store_t *st, void *mem)
+{
+    long              n, k, expected;
+    batch_t           b;
+    uint64_t          seq, pos;
+    ngx_uint_t        i;
+    volatile int      point;
+    volatile long     whole, bad, most;
+
+    bad = 0;
+    most = 0;
+    whole = 0;
+    watch_bad = 0;
+
+    for (point = 1; point < 400 && !whole; point++) {
+
+        open_store(st, mem);
+        watch_version = 0;
+        watch_seq = 0;
+
+        for (i = 0; i < 9; i++) {
+            (void) publish(st, 700 + i % 3, i, &seq);
+        }
+
+        pos = st->sh->head;
+        batch_of(st, &b);
+        watched = st;
+        fault_at = point;
+
+        if (setjmp(fault_jump) == 0) {
+            (void) ngx_rt_store_post(st, 0, b.posts, BATCH, 70000);
+            whole = point;
+
+        } else {
+            /* the master opens the lock of the dead */
+            ngx_shmtx_unlock(&mutex);
+        }
+
+        fault_at = 0;
+
+        ngx_rt_store_lock(st);
+        ngx_rt_store_unlock(st);
+
+        watch(st);
+        watched = NULL;
+
+        n = batch_in_log(st, pos);
+        bad += n < most;
+        most = ngx_max(n, most);
+
+        for (k = 0; k < 3; k++) {
+            expected = (n > k) ? 90 + (n - 1 - k) / 3 * 3 + k : 6 + k;
+            bad += latest(st, 700 + k) != expected;
+        }
+    }
+
+    is_int(bad, 0, "killed in a batch: so far, and no further");
+    is_int(watch_bad, 0, "... versions only grow");
+    ok(whole > 5 * BATCH, "... at all of its points: %d", (int) whole);
+    is_int(most, BATCH, "... to its end");
+    check(st, "after these batches");
+}
+
+
 /* the first note from i on of that kind and order within [at, at + len), or
  * nnotes; order -1: any */
 
@@ -810,6 +1032,9 @@ main(void)
     test_committed(&st, mem, 0);
     test_committed(&st, mem, 1);
     test_committed(&st, mem, 9);
+
+    test_batch(&st, mem);
+    test_batch_killed(&st, mem);
 
     test_order(&st);
     test_owed(mem);
