@@ -12,24 +12,12 @@
 
 #define _GNU_SOURCE
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "load.h"
 
-#define ANSWER   4096
-#define BATCH    64
-
-
-typedef struct {
-    int       fd;
-    unsigned  len;
-    char      buf[ANSWER];
-} conn_t;
 
 static struct {
     int             epoll, port;
@@ -37,14 +25,14 @@ static struct {
     char            request[512];
     const char     *until;
     unsigned        nconns;
-    conn_t         *conns;
+    load_conn_t    *conns;
     unsigned        count;
     load_result_t  *result;
 } load;
 
 
 static void
-open_conn(conn_t *conn)
+open_conn(load_conn_t *conn)
 {
     load.result->sent++;
     conn->len = 0;
@@ -55,82 +43,38 @@ open_conn(conn_t *conn)
 
 
 static void
-cut(conn_t *conn)
+ready(void *data)
 {
-    struct linger  linger;
+    load_conn_t  *conn;
 
-    linger.l_onoff = 1;
-    linger.l_linger = 0;
-    setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
-    close(conn->fd);
-}
-
-
-/* true: what was waited for is there */
-
-static int
-read_conn(conn_t *conn)
-{
-    ssize_t  n;
-
-    n = recv(conn->fd, conn->buf + conn->len, ANSWER - conn->len - 1,
-             MSG_DONTWAIT);
-    if (n == -1 && errno == EAGAIN) {
-        return 0;
+    conn = data;
+    if (!load_read(conn)) {
+        return;
     }
-
-    if (n <= 0) {
-        die("a connection is lost");
-    }
-
-    conn->len += (unsigned) n;
-    conn->buf[conn->len] = '\0';
 
     if (strncmp(conn->buf, "HTTP/1.1 200", 12) != 0) {
         load_wrong(load.result, "answered %.40s", conn->buf);
     }
 
-    return strstr(conn->buf, load.until) != NULL;
+    if (strstr(conn->buf, load.until) != NULL) {
+        load.result->done++;
+        load_cut(conn->fd);
+        if (load.result->sent < load.count) {
+            open_conn(conn);
+        }
+    }
 }
 
 
 static void
-run(double rate, unsigned count, load_result_t *result)
+run(load_command_e command, double rate, unsigned count, load_result_t *result)
 {
-    int                 i, n;
-    conn_t             *conn;
-    unsigned            k;
-    uint64_t            start;
-    struct epoll_event  events[BATCH];
-
+    (void) command;
     (void) rate;
     load.result = result;
     load.count = count;
-    start = now_ns();
-
-    for (k = 0; k < load.nconns && k < count; k++) {
-        open_conn(&load.conns[k]);
-    }
-
-    while (result->done < count && !result->wrong) {
-        n = epoll_wait(load.epoll, events, BATCH, 10000);
-        if (n == 0) {
-            load_wrong(result, "no answer within 10 seconds");
-        }
-
-        for (i = 0; i < n; i++) {
-            conn = events[i].data.ptr;
-            if (read_conn(conn)) {
-                result->done++;
-                cut(conn);
-                if (result->sent < count) {
-                    open_conn(conn);
-                }
-            }
-        }
-    }
-
-    result->wall = now_ns() - start;
+    load_all(load.epoll, load.conns, load.nconns < count ? load.nconns : count,
+             count, result, open_conn, ready);
 }
 
 
@@ -140,7 +84,7 @@ static void
 keep(unsigned n)
 {
     int            fd;
-    char           buf[ANSWER];
+    char           buf[LOAD_ANSWER];
     size_t         len;
     ssize_t        got;
     unsigned       i;
@@ -169,7 +113,7 @@ load_connect(char **argv)
     load.port = (int) opt_number(argv, "port", 8080);
     load.until = opt_text(argv, "until", "\r\n\r\n");
     load.nconns = (unsigned) opt_number(argv, "conns", 32);
-    load.conns = need_memory(load.nconns, sizeof(conn_t));
+    load.conns = need_memory(load.nconns, sizeof(load_conn_t));
     load.epoll = load_epoll();
 
     load.len = snprintf(load.request, sizeof(load.request),

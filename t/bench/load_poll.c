@@ -12,30 +12,18 @@
 
 #define _GNU_SOURCE
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
 
 #include "load.h"
 
-#define ANSWER   8192
-#define BATCH    64
-
-
-typedef struct {
-    int       fd;
-    unsigned  len;
-    char      buf[ANSWER];
-} conn_t;
 
 static struct {
     int             epoll;
     long            status, body;
     unsigned        nconns, nchannels;
-    conn_t         *conns;
+    load_conn_t    *conns;
     char          **request;        /* of each channel */
     unsigned        random;
     unsigned        count;
@@ -44,7 +32,7 @@ static struct {
 
 
 static void
-ask(conn_t *conn)
+ask(load_conn_t *conn)
 {
     unsigned  channel;
 
@@ -56,61 +44,20 @@ ask(conn_t *conn)
 }
 
 
-/* the length of the answer at BUF, 0: not all of it is there yet */
-
-static size_t
-answer(char *buf, size_t len, long *status, long *body)
-{
-    char  *end, *field;
-
-    buf[len] = '\0';
-    end = strstr(buf, "\r\n\r\n");
-    if (end == NULL) {
-        return 0;
-    }
-
-    *status = strtol(buf + 9, NULL, 10);
-    *body = 0;
-
-    if (*status != 304 && *status != 204) {
-        field = strcasestr(buf, "\r\nContent-Length: ");
-        if (field == NULL || field > end) {
-            die("an answer without length: %s", buf);
-        }
-        *body = strtol(field + 18, NULL, 10);
-    }
-
-    if (len < (size_t) (end + 4 - buf) + (size_t) *body) {
-        return 0;
-    }
-
-    return (size_t) (end + 4 - buf) + (size_t) *body;
-}
-
-
 static void
-read_conn(conn_t *conn)
+ready(void *data)
 {
-    long     status, body;
-    size_t   n;
-    ssize_t  got;
+    long          status, body;
+    size_t        n;
+    load_conn_t  *conn;
 
-    got = recv(conn->fd, conn->buf + conn->len, ANSWER - conn->len - 1,
-               MSG_DONTWAIT);
-    if (got == -1 && errno == EAGAIN) {
+    conn = data;
+    if (!load_read(conn)) {
         return;
     }
 
-    if (got <= 0) {
-        die("a connection is lost");
-    }
-
-    conn->len += (unsigned) got;
-    n = answer(conn->buf, conn->len, &status, &body);
+    n = load_answer(conn->buf, conn->len, &status, &body);
     if (n == 0) {
-        if (conn->len == ANSWER - 1) {
-            die("a long answer");
-        }
         return;
     }
 
@@ -129,85 +76,50 @@ read_conn(conn_t *conn)
 
 
 static void
-run(double rate, unsigned count, load_result_t *result)
+run(load_command_e command, double rate, unsigned count, load_result_t *result)
 {
-    int                 i, n;
-    unsigned            k;
-    uint64_t            start;
-    struct epoll_event  events[BATCH];
-
+    (void) command;
     (void) rate;
     load.result = result;
     load.count = count;
-    start = now_ns();
-
-    for (k = 0; k < load.nconns && k < count; k++) {
-        ask(&load.conns[k]);
-    }
-
-    while (result->done < count) {
-        n = epoll_wait(load.epoll, events, BATCH, 10000);
-        if (n == 0) {
-            load_wrong(result, "no answer within 10 seconds");
-            break;
-        }
-        for (i = 0; i < n; i++) {
-            read_conn(events[i].data.ptr);
-        }
-    }
-
-    result->wall = now_ns() - start;
+    load_all(load.epoll, load.conns, load.nconns < count ? load.nconns : count,
+             count, result, ask, ready);
 }
 
 
 /* what a channel is asked with, after one request for its ETag */
 
 static char *
-make_request(int fd, const char *path, int etag)
+make_request(load_conn_t *conn, const char *path, int etag)
 {
-    int      n;
-    char     buf[ANSWER], *field, *text;
-    long     status, body;
-    size_t   len;
-    ssize_t  got;
+    int   n;
+    char  request[1024], value[256];
+    long  status, body;
 
-    n = snprintf(buf, sizeof(buf), "GET %s HTTP/1.1\r\nHost: bench\r\n", path);
+    snprintf(request, sizeof(request), "GET %s HTTP/1.1\r\nHost: bench\r\n"
+             "\r\n", path);
     if (etag) {
-        len = 0;
-        send_all(fd, buf, (size_t) n);
-        send_all(fd, "\r\n", 2);
-        do {
-            got = recv(fd, buf + len, sizeof(buf) - len - 1, 0);
-            if (got <= 0) {
-                die("%s: no answer", path);
-            }
-            len += (size_t) got;
-        } while (answer(buf, len, &status, &body) == 0);
-
-        field = strcasestr(buf, "\r\nETag: ");
-        if (field == NULL) {
+        load_ask(conn, request, &status, &body);
+        if (!load_field(conn->buf, "ETag", value, sizeof(value))) {
             die("%s: %ld without ETag", path, status);
         }
-        field += 8;
-        *strchr(field, '\r') = '\0';
-        text = strdup(field);
-        n = snprintf(buf, sizeof(buf), "GET %s HTTP/1.1\r\nHost: bench\r\n"
-                     "If-None-Match: %s\r\n", path, text);
-        free(text);
+
+        n = (int) strlen(request) - 2;
+        snprintf(request + n, sizeof(request) - (size_t) n,
+                 "If-None-Match: %s\r\n\r\n", value);
     }
 
-    memcpy(buf + n, "\r\n", 3);
-
-    return strdup(buf);
+    return strdup(request);
 }
 
 
 void
 load_poll(char **argv)
 {
-    int       fd, port, etag;
-    char      path[256];
-    unsigned  i;
+    int           port, etag;
+    char          path[256];
+    unsigned      i;
+    load_conn_t  *first;
 
     port = (int) opt_number(argv, "port", 8080);
     etag = opt_number(argv, "etag", 0) != 0;
@@ -216,14 +128,15 @@ load_poll(char **argv)
     load.nconns = (unsigned) opt_number(argv, "conns", 64);
     load.nchannels = (unsigned) opt_number(argv, "channels", 1);
     load.request = need_memory(load.nchannels, sizeof(char *));
-    load.conns = need_memory(load.nconns, sizeof(conn_t));
+    load.conns = need_memory(load.nconns, sizeof(load_conn_t));
     load.random = 1;
     load.epoll = load_epoll();
 
-    fd = connect_to(port);
+    first = need_memory(1, sizeof(*first));
+    first->fd = connect_to(port);
     for (i = 0; i < load.nchannels; i++) {
         fill_name(path, sizeof(path), opt_text(argv, "path", "/304"), i);
-        load.request[i] = make_request(fd, path, etag);
+        load.request[i] = make_request(first, path, etag);
     }
 
     for (i = 0; i < load.nconns; i++) {
