@@ -1,0 +1,45 @@
+package Part::Burst;
+
+# A burst: many messages of one channel in one write to Redis, to all of its
+# clients; what the server's CPU brings in a second.  The bare loop writes each
+# message to each client.
+
+use v5.36;
+use Bench;
+use Report;
+use Servers;
+
+our %sizes = (
+    full  => { clients => 1000, messages => 3000, rounds => 3 },
+    quick => { clients => 200,  messages => 1000 },
+    smoke => { clients => 20,   messages => 200 },
+);
+
+sub seconds ($size, $rounds) {
+    return 3 + $rounds * 1.4 * $size->{clients} * $size->{messages} / 100_000;
+}
+
+sub run ($size, $rounds, %) {
+    my ($clients, $messages) = @$size{qw(clients messages)};
+    Bench::progress('burst, opening');
+    # what waits for a client may be all of the burst
+    my @servers = (Servers::bare('ub'),
+                   Servers::rt('ur', 'ngx_rt', '', 'rt_buffer 8m;'));
+    my %pid = map { $_->{name} => $_->{pid} } @servers;
+    my %load = Servers::loads(\@servers, clients => $clients, burst => 1);
+    Servers::channels_live("u$_*", 1) for qw(b r);
+
+    my %values = Bench::rounds($rounds, Bench::told('burst'),
+        map { my $name = $_; ($name => sub {
+            1e6 / Bench::cost($pid{$name}, $load{$name}, 0, $messages) }) }
+        keys %load);
+    Report::row(part => 'burst', unit => 'deliveries per CPU second',
+        label => Report::commas($messages) . ' messages, '
+            . Report::commas($clients) . ' clients',
+        target => 10, more => 1, values => \%values);
+
+    $_->close for values %load;
+    $_->{stop}->() for @servers;
+}
+
+1;
