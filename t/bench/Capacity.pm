@@ -1,9 +1,9 @@
 package Capacity;
 
 # What one edge node holds, computed from what was measured on one core; the
-# formula is shown.  Half of the CPU and 2 GB are left for all else.  The figures
-# are of plain HTTP over loopback, where a send does the work of both ends, and
-# no network card has any.
+# formula is shown.  Half of the CPU and 2 GB are left for all else.  The
+# figures are of plain HTTP over loopback, where a send does the work of both
+# ends, and no network card has any.
 #
 #     Capacity::text(%median)     # of rows, by their "is"
 

@@ -55,8 +55,8 @@ sub bar ($row, $y) {
     return $out . text($left + $width + 14, $y + 12,
         sprintf('%.2f', $ratio), 'class="value"')
         . text($left + $width + 62, $y + 12,
-            join(' : ', Report::number($row->{median}{ngx_rt}),
-                 Report::number($row->{median}{$row->{floor}})) . " $row->{unit}",
+            join(' : ', map { Report::number($row->{median}{$_}) }
+                'ngx_rt', $row->{floor}) . " $row->{unit}",
             'class="small"');
 }
 

@@ -60,8 +60,10 @@ sub row (%row) {
     delete $row{$_} for grep { !defined $row{$_} } qw(is target limit);
     $row{median} = { map { $_ => Bench::median(@{$values->{$_}}) }
         keys %$values };
-    $row{ratio} = $row{floor} eq '' ? {} : { map { $_ => Bench::ratio($values->{$_},
-        $values->{$row{floor}}) } grep { $_ ne $row{floor} } keys %$values };
+    my @beside = $row{floor} eq '' ? ()
+        : grep { $_ ne $row{floor} } keys %$values;
+    $row{ratio} = { map { $_ => Bench::ratio($values->{$_},
+        $values->{$row{floor}}) } @beside };
     if (defined $row{target}) {
         my $is = $row{ratio}{ngx_rt}[0];
         $row{reached} = ($row{more} ? $is >= $row{target}
@@ -81,9 +83,11 @@ sub number ($n) {
 
 sub others ($row) {
     my %late = %{$row->{late} // {}};
-    return join ', ', (map { sprintf '%s %.2f', $_, $row->{ratio}{$_}[0] }
-            grep { $_ ne 'ngx_rt' } sort keys %{$row->{ratio}}),
-        map { "$_ late in $late{$_}" } grep { $late{$_} } sort keys %late;
+    my $late = join ', ', map { "$_ $late{$_}" } grep { $late{$_} }
+        sort keys %late;
+    return join '; ', join(', ', map { sprintf '%s %.2f', $_,
+            $row->{ratio}{$_}[0] } grep { $_ ne 'ngx_rt' }
+            sort keys %{$row->{ratio}}) || (), $late ? "late: $late" : ();
 }
 
 # with a minus where it is not reached
@@ -119,8 +123,8 @@ sub table {
     $text =~ s/ +$//mg;
     my $late = grep { grep { $_ } values %{$_->{late} // {}} } @rows;
     return $text . "\n" . units()
-        . ($late ? "late in N rounds: the machine was too busy for that rate,"
-            . "\nseveral messages may have gone in one write\n" : '')
+        . ($late ? "late, in so many rounds: the machine was too busy for that "
+            . "rate, several\nmessages may have gone in one write\n" : '')
         . "Ratios within a round: median (least-most).  $machine\n"
         . Capacity::text(medians());
 }

@@ -12,6 +12,7 @@
 #define _GNU_SOURCE
 
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -125,6 +126,21 @@ load_read(load_conn_t *conn)
 
 
 void
+load_wait_for(load_conn_t *conn)
+{
+    struct pollfd  pfd;
+
+    pfd.fd = conn->fd;
+    pfd.events = POLLIN;
+    if (poll(&pfd, 1, 20000) == 0) {
+        die("no answer within 20 seconds");
+    }
+
+    load_read(conn);
+}
+
+
+void
 load_all(int epoll, load_conn_t *conns, unsigned n, unsigned count,
     load_result_t *result, void (*start)(load_conn_t *conn),
     void (*ready)(void *conn))
@@ -179,18 +195,11 @@ load_answer(char *buf, size_t len, long *status, long *body)
 void
 load_ask(load_conn_t *conn, const char *request, long *status, long *body)
 {
-    ssize_t  n;
-
     conn->len = 0;
     send_all(conn->fd, request, strlen(request));
 
     do {
-        n = recv(conn->fd, conn->buf + conn->len, LOAD_ANSWER - conn->len - 1,
-                 0);
-        if (n <= 0) {
-            die("no answer to %.60s", request);
-        }
-        conn->len += (unsigned) n;
+        load_wait_for(conn);
     } while (load_answer(conn->buf, conn->len, status, body) == 0);
 }
 

@@ -72,6 +72,9 @@ typedef struct {
     char      buf[LOAD_ANSWER];     /* ends with a zero byte */
 } load_conn_t;
 
+/* more of the answer, blocking: of connections that nothing else uses */
+void load_wait_for(load_conn_t *conn);
+
 /* false: nothing new.  Dies when the connection is lost or the answer long */
 int load_read(load_conn_t *conn);
 
@@ -84,8 +87,7 @@ void load_all(int epoll, load_conn_t *conns, unsigned n, unsigned count,
    byte; 0: not all of it is there yet */
 size_t load_answer(char *buf, size_t len, long *status, long *body);
 
-/* asks over a connection that nothing else uses, blocking; the answer is in
-   conn->buf */
+/* asks and waits; the answer is in conn->buf */
 void load_ask(load_conn_t *conn, const char *request, long *status,
     long *body);
 

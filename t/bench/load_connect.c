@@ -78,29 +78,30 @@ run(load_command_e command, double rate, unsigned count, load_result_t *result)
 }
 
 
-/* opened one by one; they stay */
+/* opened, as many at once as there are places; they stay */
 
 static void
 keep(unsigned n)
 {
-    int            fd;
-    char           buf[LOAD_ANSWER];
-    size_t         len;
-    ssize_t        got;
-    unsigned       i;
+    unsigned      i, k, part;
+    load_conn_t  *conn;
 
-    for (i = 0; i < n; i++) {
-        fd = connect_to(load.port);
-        send_all(fd, load.request, (size_t) load.len);
-        len = 0;
-        do {
-            got = recv(fd, buf + len, sizeof(buf) - len - 1, 0);
-            if (got <= 0) {
-                die("a connection is lost");
-            }
-            len += (size_t) got;
-            buf[len] = '\0';
-        } while (strstr(buf, load.until) == NULL);
+    for (i = 0; i < n; i += part) {
+        part = n - i < load.nconns ? n - i : load.nconns;
+
+        for (k = 0; k < part; k++) {
+            conn = &load.conns[k];
+            conn->len = 0;
+            conn->fd = connect_to(load.port);
+            send_all(conn->fd, load.request, (size_t) load.len);
+        }
+
+        for (k = 0; k < part; k++) {
+            conn = &load.conns[k];
+            do {
+                load_wait_for(conn);
+            } while (strstr(conn->buf, load.until) == NULL);
+        }
     }
 }
 

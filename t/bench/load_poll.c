@@ -18,6 +18,8 @@
 
 #include "load.h"
 
+#define ETAGS  16                   /* that are asked for at once */
+
 
 static struct {
     int             epoll;
@@ -87,41 +89,65 @@ run(load_command_e command, double rate, unsigned count, load_result_t *result)
 }
 
 
-/* what a channel is asked with, after one request for its ETag */
-
 static char *
-make_request(load_conn_t *conn, const char *path, int etag)
+make_request(const char *path, const char *etag)
 {
-    int   n;
-    char  request[1024], value[256];
-    long  status, body;
+    char  request[1024];
 
     snprintf(request, sizeof(request), "GET %s HTTP/1.1\r\nHost: bench\r\n"
-             "\r\n", path);
-    if (etag) {
-        load_ask(conn, request, &status, &body);
-        if (!load_field(conn->buf, "ETag", value, sizeof(value))) {
+             "%s%s%s\r\n", path, *etag ? "If-None-Match: " : "", etag,
+             *etag ? "\r\n" : "");
+
+    return strdup(request);
+}
+
+
+/* the ETags of COUNT channels from FIRST on, asked for at once, are what they
+   are asked with from now on */
+
+static void
+take_etags(load_conn_t *conn, const char *path, unsigned first, unsigned count)
+{
+    char      name[256], etag[256];
+    long      status, body;
+    size_t    n;
+    unsigned  i;
+
+    for (i = first; i < first + count; i++) {
+        send_all(conn->fd, load.request[i], strlen(load.request[i]));
+    }
+
+    conn->len = 0;
+    conn->buf[0] = '\0';
+
+    for (i = first; i < first + count; i++) {
+        while ((n = load_answer(conn->buf, conn->len, &status, &body)) == 0) {
+            load_wait_for(conn);
+        }
+
+        if (!load_field(conn->buf, "ETag", etag, sizeof(etag))) {
             die("%s: %ld without ETag", path, status);
         }
 
-        n = (int) strlen(request) - 2;
-        snprintf(request + n, sizeof(request) - (size_t) n,
-                 "If-None-Match: %s\r\n\r\n", value);
+        fill_name(name, sizeof(name), path, i);
+        free(load.request[i]);
+        load.request[i] = make_request(name, etag);
+        conn->len -= (unsigned) n;
+        memmove(conn->buf, conn->buf + n, conn->len);
     }
-
-    return strdup(request);
 }
 
 
 void
 load_poll(char **argv)
 {
-    int           port, etag;
-    char          path[256];
-    unsigned      i;
-    load_conn_t  *first;
+    int          port, etag;
+    char         name[256];
+    unsigned     i, n;
+    const char  *path;
 
     port = (int) opt_number(argv, "port", 8080);
+    path = opt_text(argv, "path", "/304");
     etag = opt_number(argv, "etag", 0) != 0;
     load.status = opt_number(argv, "status", 304);
     load.body = opt_number(argv, "body", 0);
@@ -132,16 +158,19 @@ load_poll(char **argv)
     load.random = 1;
     load.epoll = load_epoll();
 
-    first = need_memory(1, sizeof(*first));
-    first->fd = connect_to(port);
-    for (i = 0; i < load.nchannels; i++) {
-        fill_name(path, sizeof(path), opt_text(argv, "path", "/304"), i);
-        load.request[i] = make_request(first, path, etag);
-    }
-
     for (i = 0; i < load.nconns; i++) {
         load.conns[i].fd = connect_to(port);
         load_watch(load.epoll, load.conns[i].fd, &load.conns[i]);
+    }
+
+    for (i = 0; i < load.nchannels; i++) {
+        fill_name(name, sizeof(name), path, i);
+        load.request[i] = make_request(name, "");
+    }
+
+    for (i = 0; etag && i < load.nchannels; i += n) {
+        n = load.nchannels - i < ETAGS ? load.nchannels - i : ETAGS;
+        take_etags(&load.conns[0], path, i, n);
     }
 
     load_serve(load.nconns, run);

@@ -40,9 +40,12 @@ sub run ($size, $rounds, %) {
         map { ($_->{name} => [$_->{port}, $_->{pid}, @sse,
             path => $_->{load}{path} =~ s/%u/1/r]) } @peers,
     );
-    my %subs;
+    my (%subs, @kept);
     for my $name (keys %ask) {
         my ($port, $pid, @args) = @{$ask{$name}};
+        # one stays, so that the channel does
+        push @kept, Bench::Load->new(connect => port => $port, keep => 1,
+                                     @args);
         my $load = Bench::Load->new(connect => port => $port, @args);
         $subs{$name} = sub { scalar Bench::cost($pid, $load, 0,
                                                 $size->{connects}) };
@@ -55,6 +58,7 @@ sub run ($size, $rounds, %) {
             values => { ngx_rt => $v{$name}, 'keep-alive' => $v{nginx},
                 map { ($_ => $v{$_}) } 'bare', map { $_->{name} } @peers });
     }
+    $_->close for @kept;
     Bench::end($bare);
     $ngx->stop;
     $_->{stop}->() for @peers;

@@ -8,7 +8,7 @@ use Report;
 use Servers;
 
 our %sizes = (
-    full => { streams => 10_000 }, quick => { streams => 2000 },
+    full => { streams => 10_000 }, quick => { streams => 1000 },
     smoke => { streams => 50 },
 );
 
