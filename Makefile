@@ -6,7 +6,7 @@
 #   make test           the whole suite (T=t/10-poll.t: some of it)
 #   make soak           all faults under load, for MINUTES= (SOURCE=, SEED=,
 #                       CLIENTS=, ...: t/soak.pl)
-#   make bench          figures as ratios to the limit, about ten minutes
+#   make bench          figures as ratios to the limit, about twelve minutes
 #   make bench-quick    ... less than one (ONLY=fan,polls,..., ROUNDS=, for
 #                       both)
 #   make install        the module and a load snippet (DESTDIR=)
@@ -27,7 +27,7 @@ T         = t
 SECONDS   = 60
 
 # options of t/bench/bench.pl
-BENCH = ONLY ROUNDS OUT CORRUPT
+BENCH = ONLY ROUNDS OUT ALSO CORRUPT LOSE
 
 # options of t/soak.pl
 SOAK = SEED MINUTES SOURCE CLIENTS CHANNELS RATE WORKERS POLLERS VISITORS \

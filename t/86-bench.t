@@ -37,7 +37,7 @@ sub bench ($name, @options) {
 
 # all of it
 
-my ($status, $text) = bench('all');
+my ($status, $text) = bench('all', 'also=the same:' . RT::Nginx::module());
 is($status, 0, 'it ends well') or diag($text);
 like($text, qr/^\[ +\d+ s, +\d+ s left\]  fan-out: 1 x 20, round 1 of 1$/m,
     'tells how far it is');
@@ -54,14 +54,14 @@ for my $row (@rows) {
     my %values = %{$row->{values}};
     is_deeply([grep { @{$values{$_}} != 1 || $values{$_}[0] !~ /^[\d.e+-]+$/ }
         keys %values], [], "$what: a number of each");
-    # the memory of 50 streams may be no whole page, and the kernel's is the
-    # whole machine's
+    # the memory of 50 streams may be no whole page; the kernel's is that of the
+    # whole machine
     if ("$row->{label}" !~ /^kernel/) {
         cmp_ok($values{$_}[0], $row->{part} eq 'memory' ? '>=' : '>', 0,
             "$what: $_") for grep { $_ ne '' } $row->{floor}, 'ngx_rt';
     }
     if ($row->{floor} eq '') {
-        like($text, qr/^  \Q$row->{label}\E +\d[\d.,]*$/m,
+        like($text, qr/^  \Q$row->{label}\E +-?\d[\d.,]*$/m,
             "$what: of the table, with no floor");
         next;
     }
@@ -72,8 +72,8 @@ for my $row (@rows) {
 }
 my @peers = map { my $name = $_; (grep { /^\Q$name\E / } Servers::missing())
     ? () : $name } qw(Nchan Node);
-is_deeply([grep { !exists $rows[0]{ratio}{$_} } @peers], [],
-    "peers that are here: @peers");
+is_deeply([grep { !exists $rows[0]{ratio}{$_} } @peers, 'the same'], [],
+    "another build, and peers that are here: @peers");
 like($text, qr/^What one edge node holds: .*\n  idle streams +[\d,]+  14 GB /m,
     'what a node holds, computed');
 is(scalar @{$json->{holds} // []}, 7, 'from seven things');
@@ -112,6 +112,13 @@ like($table, qr/10\.0 +8\.00 +0\.80 \(0\.80-0\.80\) +>= 0\.8$/m,
 Report::row(part => 'memory', label => 'too much', unit => 'KB per stream',
     limit => 1, values => { bare => [1], ngx_rt => [1.1] });
 like(Report::table(), qr/too much .* <= 1 KB -$/m, 'one that is not reached');
+my %failed;
+is(Servers::try(\%failed, 'P', sub { die "lost some\n" }), 0, 'a peer fails');
+is(Servers::try(\%failed, 'P', sub { 7 }), 0, 'and is left out from then on');
+is(Servers::try(\%failed, 'Q', sub { 7 }), 7, 'no other one is');
+Report::row(part => 'fan', label => 'failed', unit => 'us',
+    fails => [sort keys %failed], values => { bare => [1], ngx_rt => [1] });
+like(Report::table(), qr/  failed .* fails: P$/m, 'which the table has');
 Report::row(part => 'scale', label => 'alone', unit => 'us', floor => '',
     values => { ngx_rt => [3, 1, 2] });
 like(Report::table(), qr/  alone +2\.00$/m, 'one that has no floor');

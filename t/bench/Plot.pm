@@ -18,7 +18,7 @@ my ($lowest, $highest) = (-4, 5);      # powers of two
 
 my %dot = ('bare' => '#ffffff', 'Nchan' => '#8a63c9',
     'Nchan by Redis' => '#d58ad0', 'Node' => '#4aa3df',
-    'with io_uring' => '#2a8f5a', 'reading alone' => '#c9ced6');
+    'reading alone' => '#c9ced6');
 
 sub x ($ratio) {
     my $log = $ratio > 0 ? log($ratio) / log(2) : $lowest;
@@ -115,7 +115,7 @@ sub svg ($machine, @rows) {
     @rows = grep { $_->{floor} ne '' } @rows;
     my ($out, $y) = bars(92, @rows);
     my $height = $y + 84;
-    my $w = $left + $width + 310;
+    my $w = $left + $width + 340;
     my $grid = '';
     for my $power ($lowest .. $highest) {
         my $at = x(2 ** $power);

@@ -11,7 +11,8 @@ package Report;
 # round, its median, least and most.  target: the most it should be (more: the
 # least); limit: the most that ngx_rt's own median should be, in the first word
 # of the unit.  late: rounds in which a server could not keep up.  is: what
-# Capacity.pm knows the row by.  A floor of '' is none: then there is no ratio.
+# Capacity.pm knows the row by.  fails: peers that could not do it.  A floor of
+# '' is none: then there is no ratio.
 
 use v5.36;
 use JSON::PP;
@@ -85,9 +86,11 @@ sub others ($row) {
     my %late = %{$row->{late} // {}};
     my $late = join ', ', map { "$_ $late{$_}" } grep { $late{$_} }
         sort keys %late;
+    my $fails = join ', ', @{$row->{fails} // []};
     return join '; ', join(', ', map { sprintf '%s %.2f', $_,
             $row->{ratio}{$_}[0] } grep { $_ ne 'ngx_rt' }
-            sort keys %{$row->{ratio}}) || (), $late ? "late: $late" : ();
+            sort keys %{$row->{ratio}}) || (), $late ? "late: $late" : (),
+        $fails ne '' ? "fails: $fails" : ();
 }
 
 # with a minus where it is not reached

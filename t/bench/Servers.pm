@@ -10,7 +10,7 @@ package Servers;
 #
 # A server is { name, pid, port, load => { options of a load }, stop => SUB },
 # and of rt's, ngx.  The names of its channels begin as the argument says.
-# Peers are those that are here:
+# What others() has are other builds.  Peers are those that are here:
 #
 #     Nchan             memory store, fed by HTTP
 #     Nchan by Redis    nchan_redis_pass; another nginx takes the publishes,
@@ -18,6 +18,7 @@ package Servers;
 #     Node              peer/sse.mjs
 
 use v5.36;
+use Cwd qw(abs_path);
 use RT;
 use Bench;
 
@@ -29,9 +30,10 @@ my $events = 'worker_connections 21000; multi_accept on;';
 my $nchan = (grep { -f } map { "$_/ngx_nchan_module.so" }
     '/usr/lib/nginx/modules', '/usr/lib64/nginx/modules')[0];
 $nchan = undef if $ENV{RT_NGINX};       # which it may not fit
-my $node;
+my ($node, @also);
 
 sub nginx ($http, $server, %args) {
+    local $ENV{RT_MODULE} = $args{module} if $args{module};
     return RT::Nginx->new(redis => $Bench::redis, events => $events,
         main => Bench::affinity() . ' worker_rlimit_nofile 20000;',
         http => $http, server => "$quiet $server", %args);
@@ -52,11 +54,21 @@ H
 S
 }
 
-# the directive that sends by io_uring, where the module was built with it
-sub uring {
-    my $name = 'rt_io_uring';
-    return RT::slurp(RT::Nginx::module()) =~ /\0\Q$name\E\0/
-        ? "$name on;" : undef;
+# other builds of the module, which are measured beside this one: "NAME:FILE",
+# with commas between
+sub also ($text) {
+    for (split /,/, $text) {
+        my ($name, $file) = /^([^:]+):(.+)\z/ or die "also=NAME:FILE, not $_\n";
+        -f $file or die "also: there is no $file\n";
+        push @also, { name => $name, file => abs_path($file) };
+    }
+}
+
+# as servers; the names of their channels begin with CHANNEL, CHANNELx, ...
+sub others ($channel, $server = '') {
+    my $n = 0;
+    return map { rt($channel . 'x' x $n++, $_->{name}, '', $server,
+                    module => $_->{file}) } @also;
 }
 
 # those that are not here, told
@@ -180,14 +192,24 @@ sub node ($channel) {
              stop => sub { RT::kill_group($pid) } };
 }
 
-# of each its own process; CHANNEL is the beginning of names.  MOST: Nchan
-# alone
-sub peers ($channel, $most = 1) {
+# of these NAMES; each its own process
+sub peers ($channel, @names) {
+    my %want = map { $_ => 1 } @names;
     return (
-        $nchan ? nchan("n$channel") : (),
-        $nchan && $most ? nchan_by_redis("q$channel") : (),
-        $most && has_node() ? node("j$channel") : (),
+        $nchan && $want{Nchan} ? nchan("n$channel") : (),
+        $nchan && $want{'Nchan by Redis'} ? nchan_by_redis("q$channel") : (),
+        $want{Node} && has_node() ? node("j$channel") : (),
     );
+}
+
+# measures a peer: what it can't do leaves it out, and is told
+sub try ($failed, $name, $sub) {
+    return 0 if $failed->{$name};
+    my $value = eval { $sub->() };
+    return $value if defined $value;
+    $failed->{$name} = $@ =~ s/\n.*//sr;
+    say "    $name: $failed->{$name}";
+    return 0;
 }
 
 1;

@@ -9,8 +9,10 @@
 #     make bench ONLY=fan,polls ROUNDS=11
 #
 # NAME=VALUE: size=full|quick|smoke, only=PART,... (below; each is a file of
-# part/), rounds=N, out=DIR (build), corrupt=N, lose=N (the bare loop of fan
-# gets each Nth message wrong, see bare.c: the bench must fail).
+# part/), rounds=N, out=DIR (build), also=NAME:FILE,... (other builds of the
+# module, beside this one in fan, burst and memory: with io_uring and without,
+# before a change and after it), corrupt=N, lose=N (the bare loop of fan gets
+# each Nth message wrong, see bare.c: the bench must fail).
 #
 # Prints a table; OUT/bench.json has all figures of all rounds, OUT/bench.svg
 # is a plot.  A sequence, status or body that is not as it must be ends it with
@@ -31,8 +33,8 @@ use Servers;
 
 my @parts = map { { name => lc, class => "Part::$_" } } qw(Fan Burst Overload
     Scale Polls Memory Latency Intake Connects Storm);
-my %opt = (size => 'full', only => '', out => root() . '/build',
-           corrupt => 0, lose => 0);
+my %opt = (size => 'full', only => '', also => '', corrupt => 0, lose => 0,
+           out => root() . '/build');
 for my $arg (@ARGV) {
     my ($name, $value) = $arg =~ /^(\w+)=(.*)\z/s or die "what is $arg?\n";
     $opt{lc $name} = $value if $value ne '';
@@ -66,6 +68,7 @@ open my $tap, '>', dir() . '/tap' or die;
 Test::More->builder->output($tap);
 $Bench::out = root() . '/build/bench';
 Bench::pin();
+Servers::also($opt{also});
 
 say Report::machine(RT::Nginx::binary(), %Bench::cpu);
 say "$_ is not here: skipped" for Servers::missing();

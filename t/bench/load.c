@@ -140,28 +140,6 @@ load_wait_for(load_conn_t *conn)
 }
 
 
-void
-load_all(int epoll, load_conn_t *conns, unsigned n, unsigned count,
-    load_result_t *result, void (*start)(load_conn_t *conn),
-    void (*ready)(void *conn))
-{
-    unsigned  i;
-    uint64_t  began;
-
-    began = now_ns();
-
-    for (i = 0; i < n; i++) {
-        start(&conns[i]);
-    }
-
-    while (result->done < count && !result->wrong) {
-        load_turn(epoll, result, ready);
-    }
-
-    result->wall = now_ns() - began;
-}
-
-
 size_t
 load_answer(char *buf, size_t len, long *status, long *body)
 {
@@ -297,6 +275,54 @@ load_serve(unsigned open, load_command_pt command)
                (double) result.wall / 1e9, result.p50, result.p99, result.max,
                result.each99, result.what);
     }
+}
+
+
+void
+load_conns(load_conns_t *conns, char **argv, unsigned n)
+{
+    conns->n = (unsigned) opt_number(argv, "conns", n);
+    conns->conns = need_memory(conns->n, sizeof(load_conn_t));
+    conns->epoll = load_epoll();
+}
+
+
+static load_conns_t  *served;
+
+
+static void
+run_conns(load_command_e command, double rate, unsigned count,
+    load_result_t *result)
+{
+    unsigned  i;
+    uint64_t  start;
+
+    (void) rate;
+    if (command != LOAD_RUN) {
+        die("run is all it knows");
+    }
+
+    served->result = result;
+    served->count = count;
+    start = now_ns();
+
+    for (i = 0; i < served->n && i < count; i++) {
+        served->start(&served->conns[i]);
+    }
+
+    while (result->done < count && !result->wrong) {
+        load_turn(served->epoll, result, served->ready);
+    }
+
+    result->wall = now_ns() - start;
+}
+
+
+void
+load_serve_conns(unsigned open, load_conns_t *conns)
+{
+    served = conns;
+    load_serve(open, run_conns);
 }
 
 

@@ -78,11 +78,6 @@ void load_wait_for(load_conn_t *conn);
 /* false: nothing new.  Dies when the connection is lost or the answer long */
 int load_read(load_conn_t *conn);
 
-/* starts N of CONNS and goes on until COUNT are done; result->wall */
-void load_all(int epoll, load_conn_t *conns, unsigned n, unsigned count,
-    load_result_t *result, void (*start)(load_conn_t *conn),
-    void (*ready)(void *conn));
-
 /* the length of the answer at BUF of LEN bytes, which must have room for a zero
    byte; 0: not all of it is there yet */
 size_t load_answer(char *buf, size_t len, long *status, long *body);
@@ -93,6 +88,24 @@ void load_ask(load_conn_t *conn, const char *request, long *status,
 
 /* the text of a header field of an answer, into OUT; false: it has none */
 int load_field(const char *answer, const char *name, char *out, size_t room);
+
+
+/* connections that ask again and again */
+
+typedef struct {
+    int             epoll;
+    unsigned        n, count;       /* conns; of the run: how often to ask */
+    load_conn_t    *conns;
+    load_result_t  *result;         /* of the run */
+    void          (*start)(load_conn_t *conn);      /* asks */
+    void          (*ready)(void *conn);     /* reads, counts, starts again */
+} load_conns_t;
+
+/* option conns, or N of them; not connected */
+void load_conns(load_conns_t *conns, char **argv, unsigned n);
+
+/* load_serve() of "run 0 COUNT" */
+void load_serve_conns(unsigned open, load_conns_t *conns);
 
 
 /*

@@ -20,25 +20,23 @@
 
 
 static struct {
-    int             epoll, port;
-    int             len;            /* of the request */
-    char            request[512];
-    const char     *until;
-    unsigned        nconns;
-    load_conn_t    *conns;
-    unsigned        count;
-    load_result_t  *result;
+    int          port;
+    int          len;               /* of the request */
+    char         request[512];
+    const char  *until;
 } load;
+
+static load_conns_t  all;
 
 
 static void
 open_conn(load_conn_t *conn)
 {
-    load.result->sent++;
+    all.result->sent++;
     conn->len = 0;
     conn->fd = connect_to(load.port);
     send_all(conn->fd, load.request, (size_t) load.len);
-    load_watch(load.epoll, conn->fd, conn);
+    load_watch(all.epoll, conn->fd, conn);
 }
 
 
@@ -53,28 +51,16 @@ ready(void *data)
     }
 
     if (strncmp(conn->buf, "HTTP/1.1 200", 12) != 0) {
-        load_wrong(load.result, "answered %.40s", conn->buf);
+        load_wrong(all.result, "answered %.40s", conn->buf);
     }
 
     if (strstr(conn->buf, load.until) != NULL) {
-        load.result->done++;
+        all.result->done++;
         load_cut(conn->fd);
-        if (load.result->sent < load.count) {
+        if (all.result->sent < all.count) {
             open_conn(conn);
         }
     }
-}
-
-
-static void
-run(load_command_e command, double rate, unsigned count, load_result_t *result)
-{
-    (void) command;
-    (void) rate;
-    load.result = result;
-    load.count = count;
-    load_all(load.epoll, load.conns, load.nconns < count ? load.nconns : count,
-             count, result, open_conn, ready);
 }
 
 
@@ -87,17 +73,17 @@ keep(unsigned n)
     load_conn_t  *conn;
 
     for (i = 0; i < n; i += part) {
-        part = n - i < load.nconns ? n - i : load.nconns;
+        part = n - i < all.n ? n - i : all.n;
 
         for (k = 0; k < part; k++) {
-            conn = &load.conns[k];
+            conn = &all.conns[k];
             conn->len = 0;
             conn->fd = connect_to(load.port);
             send_all(conn->fd, load.request, (size_t) load.len);
         }
 
         for (k = 0; k < part; k++) {
-            conn = &load.conns[k];
+            conn = &all.conns[k];
             do {
                 load_wait_for(conn);
             } while (strstr(conn->buf, load.until) == NULL);
@@ -113,9 +99,7 @@ load_connect(char **argv)
 
     load.port = (int) opt_number(argv, "port", 8080);
     load.until = opt_text(argv, "until", "\r\n\r\n");
-    load.nconns = (unsigned) opt_number(argv, "conns", 32);
-    load.conns = need_memory(load.nconns, sizeof(load_conn_t));
-    load.epoll = load_epoll();
+    load_conns(&all, argv, 32);
 
     load.len = snprintf(load.request, sizeof(load.request),
                         "GET %s HTTP/1.1\r\nHost: bench\r\nAccept: %s\r\n\r\n",
@@ -124,5 +108,7 @@ load_connect(char **argv)
 
     kept = (unsigned) opt_number(argv, "keep", 0);
     keep(kept);
-    load_serve(kept, run);
+    all.start = open_conn;
+    all.ready = ready;
+    load_serve_conns(kept, &all);
 }

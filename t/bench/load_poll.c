@@ -22,15 +22,13 @@
 
 
 static struct {
-    int             epoll;
-    long            status, body;
-    unsigned        nconns, nchannels;
-    load_conn_t    *conns;
-    char          **request;        /* of each channel */
-    unsigned        random;
-    unsigned        count;
-    load_result_t  *result;
+    long       status, body;
+    unsigned   nchannels;
+    char     **request;             /* of each channel */
+    unsigned   random;
 } load;
+
+static load_conns_t  all;
 
 
 static void
@@ -41,7 +39,7 @@ ask(load_conn_t *conn)
     load.random = load.random * 1664525u + 1013904223u;
     channel = (unsigned) ((uint64_t) load.random * load.nchannels >> 32);
 
-    load.result->sent++;
+    all.result->sent++;
     send_all(conn->fd, load.request[channel], strlen(load.request[channel]));
 }
 
@@ -64,28 +62,16 @@ ready(void *data)
     }
 
     if (status != load.status || body != load.body || n != conn->len) {
-        load_wrong(load.result, "answered %ld with %ld bytes instead of %ld "
+        load_wrong(all.result, "answered %ld with %ld bytes instead of %ld "
                    "with %ld", status, body, load.status, load.body);
     }
 
-    load.result->done++;
+    all.result->done++;
     conn->len = 0;
 
-    if (load.result->sent < load.count) {
+    if (all.result->sent < all.count) {
         ask(conn);
     }
-}
-
-
-static void
-run(load_command_e command, double rate, unsigned count, load_result_t *result)
-{
-    (void) command;
-    (void) rate;
-    load.result = result;
-    load.count = count;
-    load_all(load.epoll, load.conns, load.nconns < count ? load.nconns : count,
-             count, result, ask, ready);
 }
 
 
@@ -151,16 +137,14 @@ load_poll(char **argv)
     etag = opt_number(argv, "etag", 0) != 0;
     load.status = opt_number(argv, "status", 304);
     load.body = opt_number(argv, "body", 0);
-    load.nconns = (unsigned) opt_number(argv, "conns", 64);
+    load_conns(&all, argv, 64);
     load.nchannels = (unsigned) opt_number(argv, "channels", 1);
     load.request = need_memory(load.nchannels, sizeof(char *));
-    load.conns = need_memory(load.nconns, sizeof(load_conn_t));
     load.random = 1;
-    load.epoll = load_epoll();
 
-    for (i = 0; i < load.nconns; i++) {
-        load.conns[i].fd = connect_to(port);
-        load_watch(load.epoll, load.conns[i].fd, &load.conns[i]);
+    for (i = 0; i < all.n; i++) {
+        all.conns[i].fd = connect_to(port);
+        load_watch(all.epoll, all.conns[i].fd, &all.conns[i]);
     }
 
     for (i = 0; i < load.nchannels; i++) {
@@ -170,8 +154,10 @@ load_poll(char **argv)
 
     for (i = 0; etag && i < load.nchannels; i += n) {
         n = load.nchannels - i < ETAGS ? load.nchannels - i : ETAGS;
-        take_etags(&load.conns[0], path, i, n);
+        take_etags(&all.conns[0], path, i, n);
     }
 
-    load_serve(load.nconns, run);
+    all.start = ask;
+    all.ready = ready;
+    load_serve_conns(all.n, &all);
 }

@@ -11,7 +11,7 @@ use Servers;
 
 our %sizes = (
     full  => { clients => 1000, messages => 3000, rounds => 3 },
-    quick => { clients => 200,  messages => 1000 },
+    quick => { clients => 100,  messages => 1000 },
     smoke => { clients => 20,   messages => 200 },
 );
 
@@ -24,7 +24,8 @@ sub run ($size, $rounds, %) {
     Bench::progress('burst, opening');
     # what waits for a client may be all of the burst
     my @servers = (Servers::bare('ub'),
-                   Servers::rt('ur', 'ngx_rt', '', 'rt_buffer 8m;'));
+                   Servers::rt('ur', 'ngx_rt', '', 'rt_buffer 8m;'),
+                   Servers::others('uo', 'rt_buffer 8m;'));
     my %pid = map { $_->{name} => $_->{pid} } @servers;
     my %load = Servers::loads(\@servers, clients => $clients, burst => 1);
     Servers::channels_live("u$_*", 1) for qw(b r);

@@ -20,7 +20,7 @@ sub seconds ($size, $rounds) {
 sub run ($size, $rounds, %) {
     my $bare = Bench::bare();
     my $ngx = Servers::ours();
-    my @peers = Servers::peers('k');
+    my @peers = Servers::peers('k', 'Nchan', 'Nchan by Redis', 'Node');
     my @sse = (accept => 'text/event-stream');
     get($ngx, '/sse/k1');
     Servers::channels_live('k1', 1);

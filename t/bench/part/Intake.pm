@@ -17,7 +17,7 @@ use Time::HiRes qw(time);
 our %sizes = (
     full  => { pubsub => 400_000, stream => 200_000,
                each => [10_000, 60_000] },
-    quick => { pubsub => 40_000, stream => 20_000, each => [1000, 8000] },
+    quick => { pubsub => 40_000, stream => 20_000, each => [1000, 6000] },
     smoke => { pubsub => 1000, stream => 1000, each => [20, 100] },
 );
 

@@ -12,7 +12,7 @@ use Servers;
 our %sizes = (
     full  => { cases => [[10, 40], [100, 200], [1000, 2000]],
                clients => 1000 },
-    quick => { cases => [[100, 60]], clients => 1000 },
+    quick => { cases => [[100, 40]], clients => 1000 },
     smoke => { cases => [[100, 20]], clients => 100 },
 );
 

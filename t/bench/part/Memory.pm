@@ -42,16 +42,20 @@ sub run ($size, $rounds, %) {
     $measure->('keep-alive', Servers::rt('k'), path => '/small');
     $measure->('ngx_rt', Servers::rt('k'), path => '/sse/k0', @sse);
     $measure->('bare', Servers::bare('k'), path => '/sse/k0', @sse);
-    for my $peer (Servers::peers('k')) {
+    for my $peer (Servers::others('o'),
+                  Servers::peers('k', 'Nchan', 'Nchan by Redis', 'Node'))
+    {
         $measure->($peer->{name}, $peer,
             path => $peer->{load}{path} =~ s/%u/0/r, @sse);
     }
 
-    for (['PSS', 'pss', 1], ['private', 'anon', 1], ['kernel', 'kernel']) {
-        my ($label, $field, $limit) = @$_;
+    for (['PSS', 'pss', 'keep-alive', 1], ['private', 'anon', 'keep-alive', 1],
+         ['kernel', 'kernel', ''])
+    {
+        my ($label, $field, $floor, $limit) = @$_;
         Report::row(part => 'memory', unit => 'KB per stream', is => $field,
             label => "$label, " . Report::commas($n) . ' idle streams',
-            floor => 'keep-alive', limit => $limit, values => $values{$field});
+            floor => $floor, limit => $limit, values => $values{$field});
     }
 }
 
