@@ -213,11 +213,10 @@ sub answer ($self, $seconds) {
 sub start ($self, $command, $rate = 0, $count = 0) {
     my $to = $self->{to};
     print $to "$command $rate $count\n";
-    $self->{patience} = 60 + ($rate ? $count / $rate : $count / 100);
 }
 
 sub finish ($self) {
-    my $r = $self->answer($self->{patience});
+    my $r = $self->answer(600);         # it is not as patient itself
     die "load $self->{what}: $r->{wrong} wrong: $r->{what}\n" if $r->{wrong};
     return $r;
 }

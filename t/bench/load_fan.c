@@ -273,19 +273,26 @@ begin(double rate, unsigned count)
 }
 
 
-/* until all is published, or (ALL) has come to all clients */
+/* until all is published, or (ALL) has come to all clients; not when nothing
+   comes for so long */
 
 static void
 go_on(int all)
 {
-    uint64_t  deadline;
+    uint64_t  state, last, deadline;
 
-    deadline = fan.start + fan.patience + (uint64_t)
-               (fan.count / (fan.rate > 0 ? fan.rate : 5000) * 1e9);
+    last = 0;
+    deadline = 0;
 
     while (fan.sent < fan.count || load_pub_open(fan.pub) > 0
            || (all && fan.came < fan.expected))
     {
+        state = 1 + fan.came + fan.sent + fan.count - load_pub_open(fan.pub);
+        if (state != last) {
+            last = state;
+            deadline = now_ns() + fan.patience;
+        }
+
         if (fan.result->wrong || now_ns() > deadline) {
             break;
         }
