@@ -6,8 +6,7 @@
 #   make test           the whole suite (T=t/10-poll.t: some of it)
 #   make soak           all faults under load, for MINUTES= (SOURCE=, SEED=,
 #                       CLIENTS=, ...: t/soak.pl)
-#   make bench          figures as ratios to the limit, about a quarter of
-#                       an hour
+#   make bench          figures as ratios to the limit, about ten minutes
 #   make bench-quick    ... less than one (ONLY=fan,polls,..., ROUNDS=,
 #                       ALSO=NAME:FILE for both, see t/bench/bench.pl)
 #   make install        the module and a load snippet (DESTDIR=)

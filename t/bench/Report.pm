@@ -11,8 +11,8 @@ package Report;
 # round, its median, least and most.  target: the most it should be (more: the
 # least); limit: the most that ngx_rt's own median should be, in the first word
 # of the unit.  late: rounds in which a server could not keep up.  is: what
-# Capacity.pm knows the row by.  fails: peers that could not do it.  A floor of
-# '' is none: then there is no ratio.
+# Capacity.pm knows the row by.  fails: peers that could not do it.  says: what
+# else there is to say.  A floor of '' is none: then there is no ratio.
 
 use v5.36;
 use JSON::PP;
@@ -90,7 +90,7 @@ sub others ($row) {
     return join '; ', join(', ', map { sprintf '%s %.2f', $_,
             $row->{ratio}{$_}[0] } grep { $_ ne 'ngx_rt' }
             sort keys %{$row->{ratio}}) || (), $late ? "late: $late" : (),
-        $fails ne '' ? "fails: $fails" : ();
+        $fails ne '' ? "fails: $fails" : (), $row->{says} || ();
 }
 
 # with a minus where it is not reached

@@ -4,7 +4,7 @@
 # measured in rounds beside its own floor (a bare loop, nginx itself, a bare
 # reader of Redis), on a core of its own where there are two.
 #
-#     make bench              about a quarter of an hour
+#     make bench              about ten minutes
 #     make bench-quick        less than one
 #     make bench ONLY=fan,polls ROUNDS=11
 #

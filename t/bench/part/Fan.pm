@@ -12,7 +12,7 @@ my @all = ('Nchan', 'Nchan by Redis', 'Node');
 our %sizes = (
     full  => { cases => [[1, 1000, 20, 40, @all],
                          [10_000, 10_000, 20_000, 40_000, 'Nchan', 'Node']] },
-    quick => { cases => [[1, 1000, 40, 12, @all],
+    quick => { cases => [[1, 1000, 20, 8, @all],
                          [1000, 1000, 10_000, 3000, 'Nchan']] },
     smoke => { cases => [[1, 20, 50, 10, @all], [20, 20, 100, 20]] },
 );
