@@ -4,6 +4,7 @@ package Part::Memory;
 
 use v5.36;
 use Bench;
+use List::Util qw(max);
 use Report;
 use Servers;
 
@@ -27,8 +28,9 @@ sub run ($size, $rounds, %) {
         my $load = Bench::Load->new(connect => keep => $n,
             port => $server->{port}, @load);
         my $after = Bench::memory_of($server->{pid});
-        # both ends are of this machine
-        $values{kernel}{$name} = [(Bench::kernel_memory() - $kernel) / $n / 2];
+        # both ends are of this machine, and so is all else that is done here
+        $kernel = max(0, Bench::kernel_memory() - $kernel);
+        $values{kernel}{$name} = [$kernel / $n / 2];
         $values{$_}{$name} = [($after->{$_} - $before->{$_}) / $n]
             for qw(pss anon);
         $load->close;
