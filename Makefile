@@ -8,8 +8,8 @@
 #   make soak           all faults under load, for MINUTES= (SOURCE=, SEED=,
 #                       CLIENTS=, ...: t/soak.pl)
 #   make bench          figures as ratios to the limit, about ten minutes
-#   make bench-quick    ... less than one (ONLY=fan,polls,..., ROUNDS=, for
-#                       both)
+#   make bench-quick    ... less than one (ONLY=fan,polls,..., ROUNDS=,
+#                       ALSO=NAME:FILE for both, see t/bench/bench.pl)
 #   make instructions   counts what t/87-instructions.t compares, into its file
 #   make install        the module and a load snippet (DESTDIR=)
 #   make asan           an nginx with sanitizers and the module in it
@@ -29,7 +29,7 @@ T         = t
 SECONDS   = 60
 
 # options of t/bench/bench.pl
-BENCH = ONLY ROUNDS OUT CORRUPT
+BENCH = ONLY ROUNDS OUT ALSO CORRUPT LOSE
 
 # options of t/soak.pl
 SOAK = SEED MINUTES SOURCE CLIENTS CHANNELS RATE WORKERS POLLERS VISITORS \

@@ -1,7 +1,7 @@
 package Bench;
 
 # What the bench does its measurements with: the bare loop, loads, CPU time and
-# memory of a process, rounds, rows of the table.
+# memory of processes, rounds, and telling how far it is.
 #
 #     my $load = Bench::Load->new(fan => clients => 1000, port => ...);
 #     my $r = $load->run($rate, $count);  # dies when a sequence is wrong
@@ -12,12 +12,14 @@ package Bench;
 
 use v5.36;
 use IO::Select;
+use IO::Socket::INET;
 use JSON::PP qw(decode_json);
 use List::Util qw(min max sum0);
 use RT;
-use Time::HiRes qw(clock_gettime);
+use Time::HiRes qw(clock_gettime time);
 
 our $out;               # where programs and results are
+our $redis;             # an RT::Redis
 our %cpu = (server => -1, load => -1);
 
 # two cores of those that this process may use; the driver, Redis and the loads
@@ -38,23 +40,39 @@ sub affinity {
 
 # microseconds on a CPU: by the process' own clock, since what /proc says of one
 # that runs is as old as its last tick
-sub cpu_of ($pid) {
-    my $clock = do { use integer; (~$pid << 3) | 2 };   # clock_getcpuclockid(3)
-    my $seconds = clock_gettime($clock);
-    die "process $pid is gone\n" if $seconds <= 0;
-    return $seconds * 1e6;
+sub cpu_of (@pids) {
+    my $sum = 0;
+    for my $pid (@pids) {
+        # clock_getcpuclockid(3)
+        my $clock = do { use integer; (~$pid << 3) | 2 };
+        my $seconds = clock_gettime($clock);
+        die "process $pid is gone\n" if $seconds <= 0;
+        $sum += $seconds * 1e6;
+    }
+    return $sum;
 }
 
 # KB
-sub memory_of ($pid) {
-    my ($pss) = RT::slurp("/proc/$pid/smaps_rollup") =~ /^Pss:\s+(\d+)/m;
-    my ($anon) = RT::slurp("/proc/$pid/status") =~ /^RssAnon:\s+(\d+)/m;
-    die "process $pid: no memory\n" if !defined $pss || !defined $anon;
-    return { pss => $pss, anon => $anon };
+sub memory_of (@pids) {
+    my %sum;
+    for my $pid (@pids) {
+        my ($pss) = RT::slurp("/proc/$pid/smaps_rollup") =~ /^Pss:\s+(\d+)/m;
+        my ($anon) = RT::slurp("/proc/$pid/status") =~ /^RssAnon:\s+(\d+)/m;
+        die "process $pid: no memory\n" if !defined $pss || !defined $anon;
+        $sum{pss} += $pss;
+        $sum{anon} += $anon;
+    }
+    return \%sum;
+}
+
+# KB that the kernel has for sockets, and for all else that it can't give back
+sub kernel_memory {
+    my %kb = RT::slurp('/proc/meminfo') =~ /^(\w+):\s+(\d+)/mg;
+    return $kb{SUnreclaim};
 }
 
 # the bare loop: { pid, port }
-sub bare ($redis, %opt) {
+sub bare (%opt) {
     my $port = RT::free_port();
     $opt{cpu} //= $cpu{server};
     my $log = RT::dir() . "/bare-$port.log";
@@ -69,18 +87,32 @@ sub bare ($redis, %opt) {
 
 sub end (@bare) { RT::kill_group($_->{pid}) for @bare }
 
+# CPU time of a process in each of what LOAD does; and what that said
+sub cost ($pid, $load, $rate, $count) {
+    my $before = cpu_of($pid);
+    my $r = $load->run($rate, $count);
+    my $cost = (cpu_of($pid) - $before) / $r->{done};
+    return wantarray ? ($cost, $r) : $cost;
+}
+
 # { NAME => [values of each round] } of { NAME => SUB }
 sub rounds ($n, $tell, %subs) {
     my @names = sort keys %subs;
     my %values;
     for my $round (1 .. $n) {
-        $tell->($round);
+        $tell->($round, $n);
         for my $name (@names) {
             push @{$values{$name}}, $subs{$name}->();
         }
         push @names, shift @names;
     }
     return %values;
+}
+
+# { NAME => [FIELD of each round] } of what rounds() gave, if that were hashes
+sub pick ($field, %values) {
+    return { map { my $name = $_;
+        ($name => [map { $_->{$field} } @{$values{$name}}]) } keys %values };
 }
 
 sub median (@values) {
@@ -96,12 +128,50 @@ sub ratio ($values, $floor) {
     return [median(@ratios), min(@ratios), max(@ratios)];
 }
 
+
+# progress: parts are [SECONDS that it takes about], in turn
+
+my (@expected, $part, $started);
+
+sub parts (@seconds) {
+    @expected = @seconds;
+    $part = -1;
+    $started = time;
+}
+
+sub next_part { $part++ }
+sub seconds { return time - $started }
+
+# FRACTION of the current part is done
+sub progress ($what, $fraction = 0) {
+    my $all = sum0(@expected);
+    my $at = sum0(@expected[0 .. $part - 1]) + $fraction * $expected[$part];
+    my $left = $all - $at;
+    # as slow as it has been so far
+    $left *= seconds() / $at if $at > $all / 20;
+    say sprintf '[%4d s, %4d s left]  %s', seconds(), $left, $what;
+}
+
+# for rounds(): they are what is between the two fractions
+sub told ($what, $from = 0, $to = 1) {
+    return sub ($round, $n) {
+        progress("$what, round $round of $n",
+                 $from + ($to - $from) * ($round - 1) / $n);
+    };
+}
+
 package Bench::Load;
 
 use v5.36;
 use JSON::PP qw(decode_json);
 
 sub new ($class, $mode, %opt) {
+    my $self = $class->begin($mode, %opt);
+    return $self->opened;
+}
+
+# does not wait until all is open: opened() does
+sub begin ($class, $mode, %opt) {
     pipe my $in, my $to or die "pipe: $!\n";
     pipe my $from, my $out or die "pipe: $!\n";
     my $log = RT::dir() . "/load-$mode.log";
@@ -114,8 +184,11 @@ sub new ($class, $mode, %opt) {
         exec @argv;
     }, out => $log);
     $to->autoflush(1);
-    my $self = bless { pid => $pid, to => $to, from => $from, log => $log,
-                       buf => '', what => "@argv[1 .. $#argv]" }, $class;
+    return bless { pid => $pid, to => $to, from => $from, log => $log,
+                   buf => '', what => "@argv[1 .. $#argv]" }, $class;
+}
+
+sub opened ($self) {
     $self->{open} = $self->answer(90)->{open};
     return $self;
 }
@@ -135,13 +208,25 @@ sub answer ($self, $seconds) {
     return decode_json(substr $self->{buf}, 0, $at + 1, '');
 }
 
-sub run ($self, $rate, $count) {
+# COMMAND: run, post or rest, see load.h.  start() and finish() for those that
+# go on beside each other
+sub start ($self, $command, $rate = 0, $count = 0) {
     my $to = $self->{to};
-    print $to "run $rate $count\n";
-    my $r = $self->answer(40 + ($rate ? $count / $rate : $count / 2000));
+    print $to "$command $rate $count\n";
+}
+
+sub finish ($self) {
+    my $r = $self->answer(600);         # it is not as patient itself
     die "load $self->{what}: $r->{wrong} wrong: $r->{what}\n" if $r->{wrong};
     return $r;
 }
+
+sub tell ($self, @command) {
+    $self->start(@command);
+    return $self->finish;
+}
+
+sub run ($self, $rate, $count) { return $self->tell('run', $rate, $count) }
 
 sub close ($self) {
     CORE::close $self->{to};

@@ -1,20 +1,21 @@
 /*
  * The floor: what a fan-out costs when nothing is done but what must be.  One
  * thread, epoll, hiredis' parser, one send() for each client and message.  No
- * timers, no limits, no history, and a client that goes away at a bad moment
- * ends it.
+ * timers, no limits, no history; a client that goes away at a bad moment ends
+ * it, and one that does not read is waited for.
  *
  *     bare port=N redis=N [cpu=N] [pattern=TEXT] [stream=k%u streams=N]
- *          [corrupt=N] [lose=N]
+ *          [mute=1] [corrupt=N] [lose=N]
  *
  *     GET /sse/NAME    an event stream of the Redis channel NAME
  *     GET /304 /200    answers as a poll gets them
  *     GET /count       messages taken from Redis
  *
  * pattern: PSUBSCRIBE, messages are counted.  stream: XREAD in a loop over
- * that many keys, entries are counted.  corrupt, lose: each Nth message is sent
- * with another sequence number, or not to one of the clients; for the test of
- * whoever verifies them.
+ * that many keys, entries are counted.  mute: subscribed and counted, and
+ * nothing is sent.  corrupt, lose: each Nth message is sent with another
+ * sequence number, or not to one of the clients; for the test of whoever
+ * verifies them.
  */
 
 #define _GNU_SOURCE
@@ -61,7 +62,7 @@ static struct {
     redisReader  *reader;
     channel_t    *buckets[BUCKETS];
     uint64_t      messages;
-    long          corrupt, lose;
+    long          mute, corrupt, lose;
     const char   *stream;           /* name of keys, or NULL */
     unsigned      streams;
     char        (*ids)[NAME];       /* last id of each */
@@ -333,7 +334,7 @@ deliver(redisReply *name, redisReply *payload)
     channel_t  *channel;
 
     channel = find_channel(name->str, 0);
-    if (channel == NULL || payload->len > 2048) {
+    if (bare.mute || channel == NULL || payload->len > 2048) {
         return;
     }
 
@@ -350,11 +351,7 @@ deliver(redisReply *name, redisReply *payload)
     i = bare.lose && bare.messages % (uint64_t) bare.lose == 0;
 
     for ( /* void */ ; i < channel->n; i++) {
-        if (send(channel->clients[i]->fd, frame, (size_t) n, MSG_NOSIGNAL)
-            != n)
-        {
-            die("a client does not take a message");
-        }
+        send_all(channel->clients[i]->fd, frame, (size_t) n);
     }
 }
 
@@ -519,6 +516,7 @@ main(int argc, char **argv)
     (void) argc;
     prepare(opt_number(argv, "cpu", -1));
 
+    bare.mute = opt_number(argv, "mute", 0);
     bare.corrupt = opt_number(argv, "corrupt", 0);
     bare.lose = opt_number(argv, "lose", 0);
     bare.epoll = epoll_create1(EPOLL_CLOEXEC);

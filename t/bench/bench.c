@@ -126,15 +126,17 @@ prepare(long cpu)
 }
 
 
+/* 127.0.0.N, which is 1 if N is 0 */
+
 static struct sockaddr_in
-loopback(int port)
+loopback(int n, int port)
 {
     struct sockaddr_in  sin;
 
     memset(&sin, 0, sizeof(sin));
     sin.sin_family = AF_INET;
     sin.sin_port = htons((uint16_t) port);
-    sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK - 1 + (n ? (unsigned) n : 1));
 
     return sin;
 }
@@ -160,11 +162,28 @@ open_socket(int flags)
 int
 connect_to(int port)
 {
-    int                 fd;
+    return connect_from(0, port);
+}
+
+
+int
+connect_from(int from, int port)
+{
+    int                 fd, on;
     struct sockaddr_in  sin;
 
     fd = open_socket(0);
-    sin = loopback(port);
+
+    if (from) {
+        on = 1;
+        setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
+        sin = loopback(from, 0);
+        if (bind(fd, (struct sockaddr *) &sin, sizeof(sin)) == -1) {
+            die("127.0.0.%d: %s", from, strerror(errno));
+        }
+    }
+
+    sin = loopback(0, port);
     if (connect(fd, (struct sockaddr *) &sin, sizeof(sin)) == -1) {
         die("connect to port %d: %s", port, strerror(errno));
     }
@@ -183,7 +202,7 @@ listen_on(int port)
     on = 1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 
-    sin = loopback(port);
+    sin = loopback(0, port);
     if (bind(fd, (struct sockaddr *) &sin, sizeof(sin)) == -1
         || listen(fd, 4096) == -1)
     {

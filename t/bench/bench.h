@@ -26,6 +26,7 @@ uint64_t now_ns(void);                          /* CLOCK_MONOTONIC */
 void prepare(long cpu);
 
 int connect_to(int port);               /* blocking, TCP_NODELAY */
+int connect_from(int from, int port);   /* from 127.0.0.FROM, 0: any */
 int listen_on(int port);                /* non-blocking */
 
 /* all of it, however long it takes */

@@ -3,14 +3,15 @@
  * client is looked at.
  *
  *     load fan port=N clients=N channels=N path=/sse/c%u size=200 [wait=30]
+ *              [from=N] [burst=1]
  *              redis=N name=c%u [xadd=1]      PUBLISH (or XADD) to Redis, or
  *              http=N post=/publish/c%u       POST
  *
  * "run RATE COUNT" publishes COUNT messages round the channels, RATE a second
- * (0: as fast as they are taken), and ends when all have come to all clients.
- * A payload is "SEQUENCE MESSAGE CHANNEL xxx...": the sequence is the
- * channel's own and must go up by one, the message is the run's, for the
- * time it took until the last of its clients had it.
+ * (0: as fast as they are taken; burst: all in one write), and ends when all
+ * have come to all clients; "post" ends when all are published, and "rest" goes
+ * on to that end.  The time of a message is from when it was due.  from: the
+ * clients' address, 127.0.0.N.
  */
 
 #define _GNU_SOURCE
@@ -20,212 +21,141 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "load.h"
 
-#define PART     1024               /* most of a line that may be read alone */
 #define OPENING  256                /* connections that are opened at once */
 #define AHEAD    256                /* messages not confirmed yet */
-#define BATCH    512
-#define NUMBERS  29                 /* of a payload: "%010u %010u %06u " */
+#define WRITE    (60 * 1024)        /* bytes that are published at once */
+#define TIMES    2048               /* see time_index() */
 
-
-typedef struct {
-    int       fd;
-    unsigned  channel;
-    unsigned  next;                 /* sequence */
-    int       state;                /* 0 status, 1 header, 2 stream */
-    unsigned  len;
-    char      part[PART];
-} client_t;
 
 static struct {
-    int             epoll, timer, publisher, http;
-    unsigned        nclients, nchannels, nopen;
-    unsigned        size;
+    int             epoll, timer, burst;
+    unsigned        nclients, nchannels, nopen, size;
     uint64_t        patience;       /* ns: for what does not come */
-    client_t       *clients;
-    unsigned       *sequence;       /* of each channel, the last published */
-    char          (*name)[64];      /* channel, or path to post to */
-    int             xadd;
-    uint64_t        confirmed, published;       /* answers, of all runs */
+    load_sse_t     *clients;
+    load_pub_t     *pub;
 
     load_result_t  *result;         /* of the run */
+    double          rate;
     unsigned        count;
-    uint64_t       *at;             /* of each message: published */
+    uint64_t        start, expected;
+    uint64_t        came, sent;     /* up to now, also of "post" */
+    uint64_t       *at;             /* of each message: when it was due */
     unsigned       *left;           /* clients that do not have it yet */
     uint64_t       *took;
+    uint64_t        times[TIMES];   /* deliveries that took so long */
 } fan;
 
 
-static void
-check(client_t *client, const char *p, size_t n, uint64_t now)
+/* of times: exact up to 64 us, then 32 to a doubling */
+
+static unsigned
+time_index(uint64_t ns)
 {
-    unsigned  sequence, message, channel;
+    int       shift;
+    uint64_t  us;
 
-    if (n != fan.size
-        || sscanf(p, "%10u %10u %6u ", &sequence, &message, &channel) != 3
-        || strspn(p + NUMBERS, "x") != n - NUMBERS)
-    {
-        load_wrong(fan.result, "a payload of %zu bytes: %.*s", n,
-                   (int) (n < 60 ? n : 60), p);
+    us = ns / 1000;
+    if (us < 64) {
+        return (unsigned) us;
+    }
+
+    shift = 58 - __builtin_clzll(us);
+
+    return (unsigned) (shift * 32) + (unsigned) (us >> shift);
+}
+
+
+static double
+ms_of(unsigned index)
+{
+    unsigned  shift;
+
+    if (index < 64) {
+        return index / 1e3;
+    }
+
+    shift = index / 32 - 1;
+
+    return (double) ((uint64_t) (index - shift * 32) << shift) / 1e3;
+}
+
+
+static double
+each(double part)
+{
+    unsigned  i;
+    uint64_t  n;
+
+    n = 0;
+    for (i = 0; i < TIMES; i++) {
+        n += fan.times[i];
+        if ((double) n > (double) fan.came * part) {
+            return ms_of(i);
+        }
+    }
+
+    return 0;
+}
+
+
+static void
+opened(load_sse_t *client)
+{
+    (void) client;
+    fan.nopen++;
+}
+
+
+static void
+message(load_sse_t *client, char *p, size_t n, uint64_t now)
+{
+    unsigned         i;
+    load_payload_t  *payload;
+
+    if (fan.result == NULL) {
+        die("a message before any was published: %s", p);
+    }
+
+    payload = load_sse_check(client, p, n, fan.size, fan.result);
+    if (payload == NULL) {
         return;
     }
 
-    if (sequence != client->next || channel != client->channel) {
-        load_wrong(fan.result, "sequence: %u of channel %u instead of %u of %u",
-                   sequence, channel, client->next, client->channel);
-        client->next = sequence + 1;
+    i = payload->message;
+    if (i >= fan.count || fan.left[i] == 0) {
+        load_wrong(fan.result, "sequence: message %u is none of this run", i);
         return;
     }
 
-    client->next++;
-
-    if (message >= fan.count || fan.left[message] == 0) {
-        load_wrong(fan.result, "sequence: message %u is none of this run",
-                   message);
-        return;
-    }
-
-    fan.result->done++;
-    if (--fan.left[message] == 0) {
-        fan.took[message] = now - fan.at[message];
+    now = now > fan.at[i] ? now - fan.at[i] : 0;
+    fan.came++;
+    fan.times[time_index(now)]++;
+    if (--fan.left[i] == 0) {
+        fan.took[i] = now;
     }
 }
 
 
 static void
-line(client_t *client, char *p, size_t n, uint64_t now)
+ready(void *data)
 {
-    if (n > 0 && p[n - 1] == '\r') {
-        n--;
-    }
+    uint64_t  ticks;
 
-    p[n] = '\0';
+    if (data == fan.pub) {
+        load_pub_read(fan.pub);
 
-    switch (client->state) {
-
-    case 0:
-        if (strncmp(p, "HTTP/1.1 200", 12) != 0) {
-            die("a stream is answered: %s", p);
-        }
-        client->state = 1;
-        break;
-
-    case 1:
-        if (n == 0) {
-            client->state = 2;
-            fan.nopen++;
-        }
-        break;
-
-    default:
-        if (n > 6 && memcmp(p, "data: ", 6) == 0) {
-            if (fan.result == NULL) {
-                die("a message before any was published: %s", p);
-            }
-            check(client, p + 6, n - 6, now);
-
-        } else if (n > 12 && memcmp(p, "event: rt.ga", 12) == 0) {
-            die("a gap: messages were lost");
-        }
-    }
-}
-
-
-static void
-read_client(client_t *client)
-{
-    char        *p, *end, *nl;
-    ssize_t      n;
-    uint64_t     now;
-    static char  buf[64 * 1024 + PART + 1];
-
-    for ( ;; ) {
-        memcpy(buf, client->part, client->len);
-        n = recv(client->fd, buf + client->len, 64 * 1024, MSG_DONTWAIT);
-        if (n == -1 && errno == EAGAIN) {
-            return;
+    } else if (data == &fan.timer) {
+        if (read(fan.timer, &ticks, sizeof(ticks)) == -1 && errno != EAGAIN) {
+            die("timer: %s", strerror(errno));
         }
 
-        if (n <= 0) {
-            die("a stream has ended");
-        }
-
-        now = now_ns();
-        p = buf;
-        end = buf + client->len + n;
-
-        while ((nl = memchr(p, '\n', (size_t) (end - p))) != NULL) {
-            line(client, p, (size_t) (nl - p), now);
-            p = nl + 1;
-        }
-
-        client->len = (unsigned) (end - p);
-        if (client->len > PART) {
-            die("a long line");
-        }
-
-        memcpy(client->part, p, client->len);
-
-        if (n < 64 * 1024) {
-            return;
-        }
-    }
-}
-
-
-static void
-read_publisher(void)
-{
-    char         *p, *end;
-    ssize_t       n;
-    static int    kept, fresh = 1;
-    static char   buf[64 * 1024 + 16];
-
-    /* an answer of Redis is ":N" or "-..." (XADD: "$N" and the id), one of
-       HTTP has one "HTTP/1.1 "; what may be cut is kept */
-
-    for ( ;; ) {
-        n = recv(fan.publisher, buf + kept, 64 * 1024, MSG_DONTWAIT);
-        if (n == -1 && errno == EAGAIN) {
-            return;
-        }
-
-        if (n <= 0) {
-            die("the publisher's connection is lost");
-        }
-
-        end = buf + kept + n;
-
-        if (!fan.http) {
-            for (p = buf; p < end; p++) {
-                if (fresh && *p == '-') {
-                    die("Redis: %.*s", (int) (end - p), p);
-                }
-                fresh = *p == '\n';
-                fan.confirmed += (uint64_t) fresh;
-            }
-            continue;
-        }
-
-        p = buf;
-        while ((p = memmem(p, (size_t) (end - p), "HTTP/1.1 ", 9)) != NULL) {
-            if (end - p < 12) {
-                break;
-            }
-            if (p[9] != '2') {
-                die("a publish is answered: %.*s", (int) (end - p), p);
-            }
-            fan.confirmed++;
-            p += 12;
-        }
-
-        kept = (int) (p != NULL ? end - p : end - buf < 8 ? end - buf : 8);
-        memmove(buf, end - kept, (size_t) kept);
+    } else {
+        load_sse_read(data, opened, message);
     }
 }
 
@@ -238,109 +168,74 @@ clients_of(unsigned channel)
 }
 
 
-static int
-format(char *out, size_t room, unsigned channel, const char *payload)
+static uint64_t
+due(unsigned i)
 {
-    int          n;
-    const char  *name;
-
-    name = fan.name[channel];
-
-    if (fan.http) {
-        n = snprintf(out, room, "POST %s HTTP/1.1\r\nHost: bench\r\n"
-                     "Content-Length: %u\r\n\r\n%s", name, fan.size, payload);
-
-    } else if (fan.xadd) {
-        n = snprintf(out, room, "*5\r\n$4\r\nXADD\r\n$%zu\r\n%s\r\n"
-                     "$1\r\n*\r\n$4\r\ndata\r\n$%u\r\n%s\r\n", strlen(name),
-                     name, fan.size, payload);
-    } else {
-        n = snprintf(out, room, "*3\r\n$7\r\nPUBLISH\r\n$%zu\r\n%s\r\n"
-                     "$%u\r\n%s\r\n", strlen(name), name, fan.size, payload);
-    }
-
-    if (n < 0 || (size_t) n >= room) {
-        die("a message is too long");
-    }
-
-    return n;
-}
-
-
-/* those up to number LAST; no more at once than fit */
-
-static void
-publish(unsigned last)
-{
-    char      payload[2048];
-    size_t    n;
-    unsigned  channel, message, numbers;
-    uint64_t  now;
-    char      out[64 * 1024];
-
-    n = 0;
-    now = now_ns();
-
-    while (fan.result->sent < last && n < sizeof(out) - 4096) {
-        message = (unsigned) fan.result->sent++;
-        channel = message % fan.nchannels;
-
-        numbers = (unsigned) snprintf(payload, sizeof(payload),
-                                      "%010u %010u %06u ",
-                                      ++fan.sequence[channel], message,
-                                      channel);
-        memset(payload + numbers, 'x', fan.size - numbers);
-        payload[fan.size] = '\0';
-
-        n += (size_t) format(out + n, sizeof(out) - n, channel, payload);
-        fan.at[message] = now;
-        fan.left[message] = clients_of(channel);
-        fan.published += fan.xadd ? 2 : 1;
-    }
-
-    send_all(fan.publisher, out, n);
+    return fan.start + (uint64_t) (i / fan.rate * 1e9);
 }
 
 
 static void
-wait_events(int timeout)
+add(uint64_t at)
 {
-    int                 i, n;
-    uint64_t            ticks;
-    struct epoll_event  events[BATCH];
+    unsigned  channel, i;
 
-    n = epoll_wait(fan.epoll, events, BATCH, timeout);
-
-    for (i = 0; i < n; i++) {
-        if (events[i].data.ptr == &fan.publisher) {
-            read_publisher();
-        } else if (events[i].data.ptr == &fan.timer) {
-            if (read(fan.timer, &ticks, sizeof(ticks)) == -1
-                && errno != EAGAIN)
-            {
-                die("timer: %s", strerror(errno));
-            }
-        } else {
-            read_client(events[i].data.ptr);
-        }
-    }
+    i = (unsigned) fan.sent++;
+    channel = i % fan.nchannels;
+    fan.at[i] = at;
+    fan.left[i] = clients_of(channel);
+    load_pub_add(fan.pub, channel, i);
 }
 
 
+/* the next one's time; half a millisecond at least */
+
 static void
-set_timer(double rate)
+set_timer(uint64_t at, uint64_t now)
 {
-    long               ns;
     struct itimerspec  spec;
 
-    ns = rate > 0 ? (long) (1e9 / rate) : 1000000;
-    if (ns < 500000) {
-        ns = 500000;
+    if (at < now + 500000) {
+        at = now + 500000;
     }
 
-    spec.it_interval.tv_sec = spec.it_value.tv_sec = ns / 1000000000;
-    spec.it_interval.tv_nsec = spec.it_value.tv_nsec = ns % 1000000000;
-    timerfd_settime(fan.timer, 0, &spec, NULL);
+    memset(&spec, 0, sizeof(spec));
+    spec.it_value.tv_sec = (time_t) (at / 1000000000);
+    spec.it_value.tv_nsec = (long) (at % 1000000000);
+    timerfd_settime(fan.timer, TFD_TIMER_ABSTIME, &spec, NULL);
+}
+
+
+/* those whose time has come; no more at once than fit */
+
+static void
+publish(void)
+{
+    uint64_t  now;
+
+    if (fan.sent == fan.count) {
+        return;
+    }
+
+    now = now_ns();
+
+    if (fan.rate > 0) {
+        while (fan.sent < fan.count && due((unsigned) fan.sent) <= now
+               && load_pub_pending(fan.pub) < WRITE)
+        {
+            add(due((unsigned) fan.sent));
+        }
+        set_timer(due((unsigned) fan.sent), now);
+
+    } else if (fan.burst || load_pub_open(fan.pub) < AHEAD) {
+        while (fan.sent < fan.count
+               && (fan.burst || load_pub_pending(fan.pub) < WRITE))
+        {
+            add(now);
+        }
+    }
+
+    load_pub_flush(fan.pub);
 }
 
 
@@ -357,8 +252,10 @@ by_size(const void *a, const void *b)
 
 
 static void
-begin(unsigned count, load_result_t *result)
+begin(double rate, unsigned count)
 {
+    unsigned  i;
+
     free(fan.at);
     free(fan.left);
     free(fan.took);
@@ -366,74 +263,91 @@ begin(unsigned count, load_result_t *result)
     fan.at = need_memory(count, sizeof(uint64_t));
     fan.left = need_memory(count, sizeof(unsigned));
     fan.took = need_memory(count, sizeof(uint64_t));
+    memset(fan.times, 0, sizeof(fan.times));
+    fan.rate = rate;
     fan.count = count;
-    fan.result = result;
+    fan.sent = fan.came = fan.expected = 0;
+    for (i = 0; i < count; i++) {
+        fan.expected += clients_of(i % fan.nchannels);
+    }
+}
+
+
+/* until all is published, or (ALL) has come to all clients; not when nothing
+   comes for so long */
+
+static void
+go_on(int all)
+{
+    uint64_t  state, last, deadline;
+
+    last = 0;
+    deadline = 0;
+
+    while (fan.sent < fan.count || load_pub_open(fan.pub) > 0
+           || (all && fan.came < fan.expected))
+    {
+        state = 1 + fan.came + fan.sent + fan.count - load_pub_open(fan.pub);
+        if (state != last) {
+            last = state;
+            deadline = now_ns() + fan.patience;
+        }
+
+        if (fan.result->wrong || now_ns() > deadline) {
+            break;
+        }
+
+        publish();
+        load_wait(fan.epoll, 100, ready);
+    }
 }
 
 
 static void
-run(double rate, unsigned count, load_result_t *result)
+command(load_command_e command, double rate, unsigned count,
+    load_result_t *result)
 {
-    double    due;
-    unsigned  i;
-    uint64_t  start, expected, deadline;
+    fan.result = result;
+    fan.start = now_ns();
 
-    begin(count, result);
-    set_timer(rate);
-
-    expected = 0;
-    for (i = 0; i < count; i++) {
-        expected += clients_of(i % fan.nchannels);
+    if (command != LOAD_REST) {
+        begin(rate, count);
     }
 
-    start = now_ns();
-    deadline = start + fan.patience
-               + (uint64_t) (count / (rate > 0 ? rate : 5000) * 1e9);
+    go_on(command != LOAD_POST);
 
-    while (result->sent < count || result->done < expected
-           || fan.confirmed < fan.published)
-    {
-        if (result->wrong || now_ns() > deadline) {
-            break;
-        }
+    result->wall = now_ns() - fan.start;
+    result->sent = fan.sent;
+    result->done = fan.came;
 
-        if (rate > 0) {
-            due = (double) (now_ns() - start) * rate / 1e9 + 1;
-            publish(due < count ? (unsigned) due : count);
-        } else if (fan.published - fan.confirmed < AHEAD) {
-            publish(count);
-        }
-
-        wait_events(100);
+    if (command == LOAD_POST || result->wrong) {
+        return;
     }
 
-    result->wall = now_ns() - start;
-
-    if (!result->wrong && result->done != expected) {
+    if (fan.came != fan.expected) {
         load_wrong(result, "sequence: %llu deliveries of %llu are missing",
-                   (unsigned long long) (expected - result->done),
-                   (unsigned long long) expected);
+                   (unsigned long long) (fan.expected - fan.came),
+                   (unsigned long long) fan.expected);
     }
 
-    set_timer(0.5);
-
+    count = fan.count;
     qsort(fan.took, count, sizeof(uint64_t), by_size);
     if (count > 0) {
         result->p50 = (double) fan.took[count / 2] / 1e6;
         result->p99 = (double) fan.took[count * 99 / 100] / 1e6;
         result->max = (double) fan.took[count - 1] / 1e6;
+        result->each99 = each(0.99);
     }
 }
 
 
 static void
-open_clients(int port, const char *path)
+open_clients(int port, int from, const char *path)
 {
-    int        n;
-    char       name[256], request[512];
-    unsigned   i;
-    uint64_t   deadline;
-    client_t  *client;
+    char         name[256];
+    unsigned     i;
+    uint64_t     deadline;
+    load_sse_t  *client;
 
     deadline = now_ns() + 60000000000;
 
@@ -447,20 +361,15 @@ open_clients(int port, const char *path)
             client = &fan.clients[i];
             client->channel = i % fan.nchannels;
             client->next = 1;
-            client->fd = connect_to(port);
-
             fill_name(name, sizeof(name), path, client->channel);
-            n = snprintf(request, sizeof(request), "GET %s HTTP/1.1\r\n"
-                         "Host: bench\r\nAccept: text/event-stream\r\n\r\n",
-                         name);
-            send_all(client->fd, request, (size_t) n);
+            load_sse_open(client, port, from, name, "");
             load_watch(fan.epoll, client->fd, client);
             i++;
-            wait_events(0);
+            load_wait(fan.epoll, 0, ready);
             continue;
         }
 
-        wait_events(100);
+        load_wait(fan.epoll, 100, ready);
     }
 }
 
@@ -468,35 +377,21 @@ open_clients(int port, const char *path)
 void
 load_fan(char **argv)
 {
-    unsigned     i;
-    const char  *name;
-
     fan.nclients = (unsigned) opt_number(argv, "clients", 0);
     fan.nchannels = (unsigned) opt_number(argv, "channels", 1);
-    fan.size = (unsigned) opt_number(argv, "size", 200);
     fan.patience = (uint64_t) opt_number(argv, "wait", 30) * 1000000000;
-    fan.xadd = opt_number(argv, "xadd", 0) != 0;
-    fan.http = opt_text(argv, "http", NULL) != NULL;
-    if (fan.size < NUMBERS || fan.size > 2000 || fan.nchannels == 0) {
-        die("size from %d to 2000, and a channel at least", NUMBERS);
-    }
-
-    fan.clients = need_memory(fan.nclients, sizeof(client_t));
-    fan.sequence = need_memory(fan.nchannels, sizeof(unsigned));
-    fan.name = need_memory(fan.nchannels, sizeof(*fan.name));
-    name = opt_text(argv, fan.http ? "post" : "name", "c%u");
-    for (i = 0; i < fan.nchannels; i++) {
-        fill_name(fan.name[i], sizeof(*fan.name), name, i);
-    }
-
+    fan.burst = opt_number(argv, "burst", 0) != 0;
+    fan.clients = need_memory(fan.nclients, sizeof(load_sse_t));
     fan.epoll = load_epoll();
     fan.timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     load_watch(fan.epoll, fan.timer, &fan.timer);
-    fan.publisher = connect_to((int) opt_number(argv, fan.http ? "http"
-                                                : "redis", 6379));
-    load_watch(fan.epoll, fan.publisher, &fan.publisher);
+
+    fan.pub = load_pub(argv, fan.nchannels);
+    fan.size = load_pub_size(fan.pub);
+    load_watch(fan.epoll, load_pub_fd(fan.pub), fan.pub);
 
     open_clients((int) opt_number(argv, "port", 8080),
+                 (int) opt_number(argv, "from", 0),
                  opt_text(argv, "path", "/sse/c%u"));
-    load_serve(fan.nopen, run);
+    load_serve(fan.nopen, command);
 }

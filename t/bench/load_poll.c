@@ -12,224 +12,152 @@
 
 #define _GNU_SOURCE
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
 
 #include "load.h"
 
-#define ANSWER   8192
-#define BATCH    64
+#define ETAGS  16                   /* that are asked for at once */
 
-
-typedef struct {
-    int       fd;
-    unsigned  len;
-    char      buf[ANSWER];
-} conn_t;
 
 static struct {
-    int             epoll;
-    long            status, body;
-    unsigned        nconns, nchannels;
-    conn_t         *conns;
-    char          **request;        /* of each channel */
-    unsigned        random;
-    unsigned        count;
-    load_result_t  *result;
+    long       status, body;
+    unsigned   nchannels;
+    char     **request;             /* of each channel */
+    unsigned   random;
 } load;
+
+static load_conns_t  all;
 
 
 static void
-ask(conn_t *conn)
+ask(load_conn_t *conn)
 {
     unsigned  channel;
 
     load.random = load.random * 1664525u + 1013904223u;
     channel = (unsigned) ((uint64_t) load.random * load.nchannels >> 32);
 
-    load.result->sent++;
+    all.result->sent++;
     send_all(conn->fd, load.request[channel], strlen(load.request[channel]));
 }
 
 
-/* the length of the answer at BUF, 0: not all of it is there yet */
-
-static size_t
-answer(char *buf, size_t len, long *status, long *body)
-{
-    char  *end, *field;
-
-    buf[len] = '\0';
-    end = strstr(buf, "\r\n\r\n");
-    if (end == NULL) {
-        return 0;
-    }
-
-    *status = strtol(buf + 9, NULL, 10);
-    *body = 0;
-
-    if (*status != 304 && *status != 204) {
-        field = strcasestr(buf, "\r\nContent-Length: ");
-        if (field == NULL || field > end) {
-            die("an answer without length: %s", buf);
-        }
-        *body = strtol(field + 18, NULL, 10);
-    }
-
-    if (len < (size_t) (end + 4 - buf) + (size_t) *body) {
-        return 0;
-    }
-
-    return (size_t) (end + 4 - buf) + (size_t) *body;
-}
-
-
 static void
-read_conn(conn_t *conn)
+ready(void *data)
 {
-    long     status, body;
-    size_t   n;
-    ssize_t  got;
+    long          status, body;
+    size_t        n;
+    load_conn_t  *conn;
 
-    got = recv(conn->fd, conn->buf + conn->len, ANSWER - conn->len - 1,
-               MSG_DONTWAIT);
-    if (got == -1 && errno == EAGAIN) {
+    conn = data;
+    if (!load_read(conn)) {
         return;
     }
 
-    if (got <= 0) {
-        die("a connection is lost");
-    }
-
-    conn->len += (unsigned) got;
-    n = answer(conn->buf, conn->len, &status, &body);
+    n = load_answer(conn->buf, conn->len, &status, &body);
     if (n == 0) {
-        if (conn->len == ANSWER - 1) {
-            die("a long answer");
-        }
         return;
     }
 
     if (status != load.status || body != load.body || n != conn->len) {
-        load_wrong(load.result, "answered %ld with %ld bytes instead of %ld "
+        load_wrong(all.result, "answered %ld with %ld bytes instead of %ld "
                    "with %ld", status, body, load.status, load.body);
     }
 
-    load.result->done++;
+    all.result->done++;
     conn->len = 0;
 
-    if (load.result->sent < load.count) {
+    if (all.result->sent < all.count) {
         ask(conn);
     }
 }
 
 
-static void
-run(double rate, unsigned count, load_result_t *result)
+static char *
+make_request(const char *path, const char *etag)
 {
-    int                 i, n;
-    unsigned            k;
-    uint64_t            start;
-    struct epoll_event  events[BATCH];
+    char  request[1024];
 
-    (void) rate;
-    load.result = result;
-    load.count = count;
-    start = now_ns();
+    snprintf(request, sizeof(request), "GET %s HTTP/1.1\r\nHost: bench\r\n"
+             "%s%s%s\r\n", path, *etag ? "If-None-Match: " : "", etag,
+             *etag ? "\r\n" : "");
 
-    for (k = 0; k < load.nconns && k < count; k++) {
-        ask(&load.conns[k]);
-    }
-
-    while (result->done < count) {
-        n = epoll_wait(load.epoll, events, BATCH, 10000);
-        if (n == 0) {
-            load_wrong(result, "no answer within 10 seconds");
-            break;
-        }
-        for (i = 0; i < n; i++) {
-            read_conn(events[i].data.ptr);
-        }
-    }
-
-    result->wall = now_ns() - start;
+    return strdup(request);
 }
 
 
-/* what a channel is asked with, after one request for its ETag */
+/* the ETags of COUNT channels from FIRST on, asked for at once, are what they
+   are asked with from now on */
 
-static char *
-make_request(int fd, const char *path, int etag)
+static void
+take_etags(load_conn_t *conn, const char *path, unsigned first, unsigned count)
 {
-    int      n;
-    char     buf[ANSWER], *field, *text;
-    long     status, body;
-    size_t   len;
-    ssize_t  got;
+    char      name[256], etag[256];
+    long      status, body;
+    size_t    n;
+    unsigned  i;
 
-    n = snprintf(buf, sizeof(buf), "GET %s HTTP/1.1\r\nHost: bench\r\n", path);
-    if (etag) {
-        len = 0;
-        send_all(fd, buf, (size_t) n);
-        send_all(fd, "\r\n", 2);
-        do {
-            got = recv(fd, buf + len, sizeof(buf) - len - 1, 0);
-            if (got <= 0) {
-                die("%s: no answer", path);
-            }
-            len += (size_t) got;
-        } while (answer(buf, len, &status, &body) == 0);
-
-        field = strcasestr(buf, "\r\nETag: ");
-        if (field == NULL) {
-            die("%s: %ld without ETag", path, status);
-        }
-        field += 8;
-        *strchr(field, '\r') = '\0';
-        text = strdup(field);
-        n = snprintf(buf, sizeof(buf), "GET %s HTTP/1.1\r\nHost: bench\r\n"
-                     "If-None-Match: %s\r\n", path, text);
-        free(text);
+    for (i = first; i < first + count; i++) {
+        send_all(conn->fd, load.request[i], strlen(load.request[i]));
     }
 
-    memcpy(buf + n, "\r\n", 3);
+    conn->len = 0;
+    conn->buf[0] = '\0';
 
-    return strdup(buf);
+    for (i = first; i < first + count; i++) {
+        while ((n = load_answer(conn->buf, conn->len, &status, &body)) == 0) {
+            load_wait_for(conn);
+        }
+
+        if (!load_field(conn->buf, "ETag", etag, sizeof(etag))) {
+            die("%s: %ld without ETag", path, status);
+        }
+
+        fill_name(name, sizeof(name), path, i);
+        free(load.request[i]);
+        load.request[i] = make_request(name, etag);
+        conn->len -= (unsigned) n;
+        memmove(conn->buf, conn->buf + n, conn->len);
+    }
 }
 
 
 void
 load_poll(char **argv)
 {
-    int       fd, port, etag;
-    char      path[256];
-    unsigned  i;
+    int          port, etag;
+    char         name[256];
+    unsigned     i, n;
+    const char  *path;
 
     port = (int) opt_number(argv, "port", 8080);
+    path = opt_text(argv, "path", "/304");
     etag = opt_number(argv, "etag", 0) != 0;
     load.status = opt_number(argv, "status", 304);
     load.body = opt_number(argv, "body", 0);
-    load.nconns = (unsigned) opt_number(argv, "conns", 64);
+    load_conns(&all, argv, 64);
     load.nchannels = (unsigned) opt_number(argv, "channels", 1);
     load.request = need_memory(load.nchannels, sizeof(char *));
-    load.conns = need_memory(load.nconns, sizeof(conn_t));
     load.random = 1;
-    load.epoll = load_epoll();
 
-    fd = connect_to(port);
+    for (i = 0; i < all.n; i++) {
+        all.conns[i].fd = connect_to(port);
+        load_watch(all.epoll, all.conns[i].fd, &all.conns[i]);
+    }
+
     for (i = 0; i < load.nchannels; i++) {
-        fill_name(path, sizeof(path), opt_text(argv, "path", "/304"), i);
-        load.request[i] = make_request(fd, path, etag);
+        fill_name(name, sizeof(name), path, i);
+        load.request[i] = make_request(name, "");
     }
 
-    for (i = 0; i < load.nconns; i++) {
-        load.conns[i].fd = connect_to(port);
-        load_watch(load.epoll, load.conns[i].fd, &load.conns[i]);
+    for (i = 0; etag && i < load.nchannels; i += n) {
+        n = load.nchannels - i < ETAGS ? load.nchannels - i : ETAGS;
+        take_etags(&all.conns[0], path, i, n);
     }
 
-    load_serve(load.nconns, run);
+    all.start = ask;
+    all.ready = ready;
+    load_serve_conns(all.n, &all);
 }
