@@ -15,6 +15,7 @@
 #include "../../ngx_rt_module/ngx_rt_table.c"
 #include "../../ngx_rt_module/ngx_rt_recover.c"
 #include "../../ngx_rt_module/ngx_rt_store.c"
+#include "../../ngx_rt_module/ngx_rt_post.c"
 #include "../../ngx_rt_module/ngx_rt_viewers.c"
 #include "../../ngx_rt_module/ngx_rt_rate.c"
 #include "../../ngx_rt_module/ngx_rt_query.c"
