@@ -95,6 +95,15 @@ sub cost ($pid, $load, $rate, $count) {
     return wantarray ? ($cost, $r) : $cost;
 }
 
+# cost() at a rate that leaves time.  Counts in LATE, by name, when a channel's
+# next message was there before all clients had the last: then several may have
+# gone in one write, which is another thing
+sub paced ($late, $name, $pid, $load, $rate, $count, $channels = 1) {
+    my ($cost, $r) = cost($pid, $load, $rate, $count);
+    $late->{$name}++ if $r->{p99} > 1000 * $channels / $rate;
+    return $cost;
+}
+
 # { NAME => [values of each round] } of { NAME => SUB }
 sub rounds ($n, $tell, %subs) {
     my @names = sort keys %subs;

@@ -45,14 +45,10 @@ sub run ($size, $rounds, %opt) {
                                   channels => $channels);
         Servers::channels_live("$_*", $channels) for qw(b r);
 
-        # late: a channel's next message was there before all clients had the
-        # last; several may then go in one write, which is another thing
         my %late = map { $_ => 0 } keys %load;
         my $measure = sub ($name) {
-            my ($cost, $r) = Bench::cost($pid{$name}, $load{$name}, $rate,
-                                         $count);
-            $late{$name}++ if $r->{p99} > 1000 * $channels / $rate;
-            return $cost;
+            return Bench::paced(\%late, $name, $pid{$name}, $load{$name},
+                                $rate, $count, $channels);
         };
         my (%failed, %subs);
         for my $name (keys %load) {

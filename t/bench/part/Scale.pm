@@ -7,7 +7,7 @@ package Part::Scale;
 
 use v5.36;
 use Bench;
-use List::Util qw(max);
+use List::Util qw(sum);
 use Report;
 use Servers;
 
@@ -39,13 +39,14 @@ sub at ($clients, $rate, $count, $rounds, @share) {
     my %load = Servers::loads(\@servers, clients => $clients);
     Servers::channels_live("c$_*", 1) for qw(b r);
 
+    my %late = map { $_ => 0 } keys %load;
     my %values = Bench::rounds($rounds, Bench::told($what, @share),
         map { my $name = $_; ($name => sub {
-            scalar Bench::cost($pid{$name}, $load{$name}, $rate, $count) }) }
-        keys %load);
+            Bench::paced(\%late, $name, $pid{$name}, $load{$name}, $rate,
+                         $count) }) } keys %load);
     Report::row(part => 'scale', unit => 'us per delivery',
         label => '1 channel, ' . Report::commas($clients) . ' clients',
-        values => \%values);
+        late => \%late, values => \%values);
     $_->close for values %load;
     $_->{stop}->() for @servers;
     return \%values;
@@ -69,14 +70,14 @@ sub many ($streams, $workers, $loads, $rate, $count) {
         port => $ngx->port, from => 1 + $_, clients => int $streams / $loads,
         path => "/sse/many$_", name => "many$_") } 1 .. $loads;
     $_->opened for @load;
-    my $open = List::Util::sum(map { $_->{open} } @load);
+    my $open = sum(map { $_->{open} } @load);
     my $after = Bench::memory_of(@pids);
     Servers::channels_live('many*', $loads);
 
     Bench::progress("scale: $label", 0.9);
     my $cpu = Bench::cpu_of(@pids);
     $_->start('run', $rate, $count) for @load;
-    my $done = List::Util::sum(map { $_->finish->{done} } @load);
+    my $done = sum(map { $_->finish->{done} } @load);
     $cpu = Bench::cpu_of(@pids) - $cpu;
     $done == $open * $count or die "$done deliveries, not $open x $count\n";
 
