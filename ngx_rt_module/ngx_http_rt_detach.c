@@ -294,16 +294,11 @@ ngx_http_rt_detach_buffers(ngx_connection_t *c, ngx_http_connection_t *hc)
 }
 
 
-/* whatever the client says is read and thrown away, so that its end is seen */
-
 static void
 ngx_http_rt_detached_read(ngx_event_t *rev)
 {
-    size_t                 size;
-    ssize_t                n;
     ngx_connection_t      *c;
     ngx_http_rt_stream_t  *s;
-    u_char                 buf[4096];
 
     c = rev->data;
     s = c->data;
@@ -325,32 +320,41 @@ ngx_http_rt_detached_read(ngx_event_t *rev)
         return;
     }
 
+    if (ngx_http_rt_discard(c) != NGX_OK) {
+
+        if (s->close == NULL) {
+            s->close = "client";
+        }
+
+        s->broken = 1;
+        ngx_http_rt_detached_end(s);
+    }
+}
+
+
+ngx_int_t
+ngx_http_rt_discard(ngx_connection_t *c)
+{
+    size_t   size;
+    ssize_t  n;
+    u_char   buf[4096];
+
     for (size = 0; size < NGX_HTTP_RT_DISCARD; size += n) {
 
         n = c->recv(c, buf, sizeof(buf));
 
         if (n == NGX_AGAIN) {
-
-            if (ngx_handle_read_event(rev, 0) == NGX_OK) {
-                return;
-            }
-
-            n = NGX_ERROR;
+            return ngx_handle_read_event(c->read, 0);
         }
 
         if (n == 0 || n == NGX_ERROR) {
-
-            if (s->close == NULL) {
-                s->close = "client";
-            }
-
-            s->broken = 1;
-            ngx_http_rt_detached_end(s);
-            return;
+            return NGX_ERROR;
         }
     }
 
-    ngx_post_event(rev, &ngx_posted_next_events);
+    ngx_post_event(c->read, &ngx_posted_next_events);
+
+    return NGX_OK;
 }
 
 

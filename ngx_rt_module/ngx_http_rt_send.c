@@ -234,7 +234,10 @@ ngx_http_rt_sent(ngx_http_rt_stream_t *s, ssize_t result, struct iovec *vec,
         size += vec[i].iov_len;
     }
 
-    s->bytes += result;
+    if (!s->tls) {
+        s->bytes += result;
+    }
+
     s->written = ngx_current_msec;
 
     seq = ngx_rt_out_taken(s->sub.hub, &s->out, result, s->chunked);
@@ -257,7 +260,8 @@ ngx_http_rt_sent(ngx_http_rt_stream_t *s, ssize_t result, struct iovec *vec,
 }
 
 
-/* something remains: the next write event goes on, within send_timeout */
+/* something remains: the next write event goes on, within send_timeout, which
+ * begins anew whenever the client has taken something */
 
 static ngx_int_t
 ngx_http_rt_send_blocked(ngx_http_rt_stream_t *s)
@@ -277,7 +281,7 @@ ngx_http_rt_send_blocked(ngx_http_rt_stream_t *s)
         ngx_rt_out_offered(&s->out, s->out.head->next);
     }
 
-    if (!wev->timer_set && !wev->delayed) {
+    if (!wev->delayed) {
         ngx_add_timer(wev, s->core->send_timeout);
     }
 

@@ -112,6 +112,15 @@ ngx_http_rt_stream_open(ngx_http_rt_stream_t *s)
     ngx_rt_count(s->sub.hub, opened[NGX_RT_SSE], 1);
     ngx_rt_count(s->sub.hub, open[NGX_RT_SSE], 1);
 
+    if (r->discard_body) {
+        /* nginx would read it with a time limit, and take our timer for that:
+         * what the client sends is thrown away here */
+
+        r->discard_body = 0;
+        r->lingering_close = 1;
+        r->main->count--;
+    }
+
     r->read_event_handler = ngx_http_rt_stream_read_handler;
     r->write_event_handler = ngx_http_rt_stream_write_handler;
     r->main->count++;
@@ -375,7 +384,12 @@ ngx_http_rt_stream_end(ngx_http_rt_stream_t *s)
         if (s->request == NULL && s->chunked) {
             /* the chunk that is the last one has no size but 0 */
 
-            frame = ngx_rt_frame_alloc(s->sub.hub, sizeof("0" CRLF CRLF));
+            frame = ngx_rt_frame_alloc(s->sub.hub, sizeof("0" CRLF CRLF) - 1);
+
+            if (frame) {
+                frame->len = sizeof("0" CRLF CRLF) - 1;
+                ngx_memcpy(frame->data, "0" CRLF CRLF, frame->len);
+            }
 
             if (frame == NULL
                 || ngx_rt_out_push(s->sub.hub, &s->out, frame) != NGX_OK)
@@ -383,9 +397,6 @@ ngx_http_rt_stream_end(ngx_http_rt_stream_t *s)
                 ngx_http_rt_stream_finish(s, 1);
                 return;
             }
-
-            frame->len = ngx_cpymem(frame->data, "0" CRLF CRLF, 5)
-                         - frame->data;
         }
     }
 
@@ -487,6 +498,14 @@ ngx_http_rt_stream_read_handler(ngx_http_request_t *r)
     }
 
     ngx_http_test_reading(r);
+
+    if (r->http_version < NGX_HTTP_VERSION_20
+        && ngx_http_rt_stream_of(r)
+        && ngx_http_rt_discard(r->connection) != NGX_OK)
+    {
+        r->connection->error = 1;
+        ngx_http_finalize_request(r, NGX_HTTP_CLIENT_CLOSED_REQUEST);
+    }
 }
 
 

@@ -54,7 +54,8 @@ struct ngx_http_rt_stream_s {
     const char                   *close;    /* why it ends, NULL: it lasts */
     ngx_connection_t             *connection;
     ngx_http_rt_loc_conf_t       *conf;
-    off_t                         bytes;    /* sent directly */
+    off_t                         bytes;    /* sent directly, that the
+                                               connection has not counted */
 
     ngx_http_request_t           *request;  /* NULL: detached */
     ngx_http_core_loc_conf_t     *core;
@@ -147,6 +148,10 @@ void ngx_http_rt_gather(ngx_rt_subscriber_t *sub);
 /* when all is out: makes the stream direct and detached, as far as nobody
  * else needs its body or its request; not from within the content handler */
 void ngx_http_rt_detach(ngx_http_rt_stream_t *s);
+
+/* reads what the client says and throws it away, so that its end is seen.
+ * NGX_OK, a read event follows if there is more; NGX_ERROR: it has closed */
+ngx_int_t ngx_http_rt_discard(ngx_connection_t *c);
 
 /* the end of a detached stream: frees it and closes the connection */
 void ngx_http_rt_detached_end(ngx_http_rt_stream_t *s);
