@@ -18,8 +18,10 @@
 #define NGX_HTTP_RT_DISCARD       (64 * 1024)
 
 
-static ngx_uint_t ngx_http_rt_may_direct(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_rt_may_direct(ngx_http_rt_stream_t *s);
 static ngx_uint_t ngx_http_rt_may_detach(ngx_http_rt_stream_t *s);
+static void ngx_http_rt_stays(ngx_http_rt_stream_t *s, const char *who,
+    const char *why);
 static ngx_uint_t ngx_http_rt_harmless(const char *name);
 static ngx_uint_t ngx_http_rt_harmless_data(ngx_http_request_t *r, void *data);
 static void ngx_http_rt_detach_request(ngx_http_rt_stream_t *s);
@@ -57,7 +59,7 @@ ngx_http_rt_detach(ngx_http_rt_stream_t *s)
 
     if (!s->direct) {
 
-        if (!ngx_http_rt_may_direct(r)) {
+        if (!ngx_http_rt_may_direct(s)) {
             return;
         }
 
@@ -78,10 +80,13 @@ ngx_http_rt_detach(ngx_http_rt_stream_t *s)
  */
 
 static ngx_uint_t
-ngx_http_rt_may_direct(ngx_http_request_t *r)
+ngx_http_rt_may_direct(ngx_http_rt_stream_t *s)
 {
-    ngx_uint_t      i;
-    ngx_module_t   *module, **modules;
+    ngx_uint_t           i;
+    ngx_module_t        *module, **modules;
+    ngx_http_request_t  *r;
+
+    r = s->request;
 
     if (r != r->main
 #if (NGX_HTTP_V2)
@@ -107,9 +112,7 @@ ngx_http_rt_may_direct(ngx_http_request_t *r)
             && r->ctx[module->ctx_index]
             && !ngx_http_rt_harmless(module->name))
         {
-            ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
-                          "rt_detach: the stream stays attached, %s may have "
-                          "a body filter for it", module->name);
+            ngx_http_rt_stays(s, module->name, "may have a body filter for it");
             return 0;
         }
     }
@@ -135,17 +138,34 @@ ngx_http_rt_may_detach(ngx_http_rt_stream_t *s)
 
     for (cln = r->cleanup; cln; cln = cln->next) {
         if (cln->handler && cln->data != s) {
+            ngx_http_rt_stays(s, "a module", "waits for its end");
             return 0;
         }
     }
 
     for (pcln = r->pool->cleanup; pcln; pcln = pcln->next) {
         if (pcln->handler && !ngx_http_rt_harmless_data(r, pcln->data)) {
+            ngx_http_rt_stays(s, "a module", "waits for its end");
             return 0;
         }
     }
 
     return 1;
+}
+
+
+/* said once: each write event asks again */
+
+static void
+ngx_http_rt_stays(ngx_http_rt_stream_t *s, const char *who, const char *why)
+{
+    if (!s->told) {
+        s->told = 1;
+
+        ngx_log_error(NGX_LOG_INFO, s->connection->log, 0,
+                      "rt_detach: the stream keeps its request: %s %s", who,
+                      why);
+    }
 }
 
 

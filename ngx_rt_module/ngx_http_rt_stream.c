@@ -47,6 +47,7 @@ ngx_http_rt_stream_create(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     s->request = r;
     s->connection = r->connection;
     s->fd = r->connection->fd;
+    s->client = r->connection->addr_text;
     s->tls = (r->connection->ssl != NULL);
     s->conf = ngx_http_get_module_loc_conf(r, ngx_http_rt_module);
     s->core = ngx_http_get_module_loc_conf(r, ngx_http_core_module);

@@ -64,6 +64,9 @@ struct ngx_http_rt_stream_s {
                                                that was offered */
     ngx_chain_t                  *free;
     ngx_msec_t                    begun;
+    ngx_str_t                     client;   /* its address, that the request
+                                               was told, of the connection's
+                                               pool */
     ngx_msec_t                    expires;  /* rt_lifetime, rt_drain */
 
     unsigned                      opened:1;
@@ -74,6 +77,7 @@ struct ngx_http_rt_stream_s {
     unsigned                      direct:1;
     unsigned                      chunked:1;    /* direct: frames as chunks */
     unsigned                      blocked:1;    /* direct: until writable */
+    unsigned                      told:1;   /* why it stays attached */
     unsigned                      ending:1; /* all that is queued, then over */
 };
 

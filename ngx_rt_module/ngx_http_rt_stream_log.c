@@ -11,6 +11,7 @@
 
 
 static size_t ngx_http_rt_stream_log_size(ngx_http_rt_stream_t *s);
+static ngx_uint_t ngx_http_rt_stream_log_links(ngx_http_rt_stream_t *s);
 static u_char *ngx_http_rt_stream_log_text(u_char *p, ngx_http_rt_stream_t *s);
 static u_char *ngx_http_rt_stream_log_json(u_char *p, ngx_http_rt_stream_t *s);
 static void ngx_http_rt_stream_log_write(ngx_http_rt_stream_t *s, u_char *buf,
@@ -30,7 +31,12 @@ ngx_http_rt_set_stream_log(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     value = cf->args->elts;
 
-    if (ngx_strcmp(value[1].data, "off") == 0 && cf->args->nelts == 2) {
+    if (ngx_strcmp(value[1].data, "off") == 0) {
+
+        if (cf->args->nelts == 3) {
+            return "takes no format with \"off\"";
+        }
+
         rlcf->stream_log = NULL;
         return NGX_CONF_OK;
     }
@@ -92,20 +98,26 @@ ngx_http_rt_stream_log_size(ngx_http_rt_stream_t *s)
     ngx_uint_t  i;
 
     size = ngx_cached_http_log_iso8601.len
-           + ngx_rt_json_string_len(&s->connection->addr_text)
+           + ngx_rt_json_string_len(&s->client)
            + 4 * NGX_INT64_LEN + ngx_strlen(s->close)
            + sizeof("{\"time\":\"\",\"client\":,\"transport\":\"websocket\","
                     "\"channels\":[],\"seconds\":.000,\"messages\":,"
                     "\"bytes\":,\"close\":\"\"}\n");
 
-    for (i = 0; i < s->sub.nlinks; i++) {
-        if (s->sub.links[i].channel) {
-            size += ngx_rt_json_string_len(
-                                     &s->sub.links[i].channel->node.str) + 1;
-        }
+    for (i = 0; i < ngx_http_rt_stream_log_links(s); i++) {
+        size += ngx_rt_json_string_len(&s->sub.links[i].channel->node.str) + 1;
     }
 
     return size;
+}
+
+
+/* there are none of a stream that could not be subscribed */
+
+static ngx_uint_t
+ngx_http_rt_stream_log_links(ngx_http_rt_stream_t *s)
+{
+    return s->sub.attached ? s->sub.nlinks : 0;
 }
 
 
@@ -114,24 +126,22 @@ ngx_http_rt_stream_log_size(ngx_http_rt_stream_t *s)
 static u_char *
 ngx_http_rt_stream_log_text(u_char *p, ngx_http_rt_stream_t *s)
 {
-    ngx_uint_t         i, n;
+    ngx_uint_t         i;
     ngx_msec_t         ms;
     ngx_rt_channel_t  *channel;
 
     ms = ngx_current_msec - s->begun;
 
     p = ngx_sprintf(p, "%V %V sse ", &ngx_cached_http_log_iso8601,
-                    &s->connection->addr_text);
+                    &s->client);
 
-    for (i = 0, n = 0; i < s->sub.nlinks; i++) {
+    for (i = 0; i < ngx_http_rt_stream_log_links(s); i++) {
         channel = s->sub.links[i].channel;
 
-        if (channel) {
-            p = ngx_sprintf(p, n++ ? ",%V" : "%V", &channel->node.str);
-        }
+        p = ngx_sprintf(p, i ? ",%V" : "%V", &channel->node.str);
     }
 
-    return ngx_sprintf(p, "%s %M.%03M %ui %O %s", n ? "" : "-", ms / 1000,
+    return ngx_sprintf(p, "%s %M.%03M %ui %O %s", i ? "" : "-", ms / 1000,
                        ms % 1000, s->messages,
                        s->connection->sent + s->bytes, s->close);
 }
@@ -140,7 +150,7 @@ ngx_http_rt_stream_log_text(u_char *p, ngx_http_rt_stream_t *s)
 static u_char *
 ngx_http_rt_stream_log_json(u_char *p, ngx_http_rt_stream_t *s)
 {
-    ngx_uint_t         i, n;
+    ngx_uint_t         i;
     ngx_msec_t         ms;
     ngx_rt_channel_t  *channel;
 
@@ -148,20 +158,17 @@ ngx_http_rt_stream_log_json(u_char *p, ngx_http_rt_stream_t *s)
 
     p = ngx_sprintf(p, "{\"time\":\"%V\",\"client\":",
                     &ngx_cached_http_log_iso8601);
-    p = ngx_rt_json_string(p, &s->connection->addr_text);
+    p = ngx_rt_json_string(p, &s->client);
     p = ngx_sprintf(p, ",\"transport\":\"sse\",\"channels\":[");
 
-    for (i = 0, n = 0; i < s->sub.nlinks; i++) {
+    for (i = 0; i < ngx_http_rt_stream_log_links(s); i++) {
         channel = s->sub.links[i].channel;
 
-        if (channel) {
-
-            if (n++) {
-                *p++ = ',';
-            }
-
-            p = ngx_rt_json_string(p, &channel->node.str);
+        if (i) {
+            *p++ = ',';
         }
+
+        p = ngx_rt_json_string(p, &channel->node.str);
     }
 
     return ngx_sprintf(p, "],\"seconds\":%M.%03M,\"messages\":%ui,"

@@ -325,6 +325,8 @@ subtest 'limit_conn holds for as long as a stream lasts' => sub {
     $_->framed for @w;
     is(get($ngx, '/conn/l')->status, 503, 'still not');
     is(scalar lines(qr{^/conn/l sse 200}), 0, 'their requests go on');
+    is(scalar $ngx->log(qr/keeps its request: a module waits.*conn\/l/), 2,
+        'which the log says');
     $w[0]->close;
     wait_ok { get($ngx, '/conn/l')->status == 200 } 5, 'one that left';
     my $w = RT::Wire->new($ngx, '/conn/l');
@@ -378,13 +380,12 @@ subtest 'what addition adds comes at the end' => sub {
     ok($w->wait(qr/\nid: \S+\n\n/), 'a place');
     publish(end => 'last');
     ok($w->wait(qr/data: last\n\n/), 'a message');
-    my $told = $ngx->log(qr/stays attached, ngx_http_addition_filter_module/);
-    for my $i (1 .. 20) {
-        publish(end => $i);
-        ok($w->wait(qr/data: $i\n\n\z/), "message $i");
-    }
-    is(scalar($ngx->log(qr/stays attached, ngx_http_addition_filter_module/)),
-        $told, 'why it stays is said once');
+    publish(end => "$_$big") for 1 .. 20;
+    ok($w->wait(sub { index($w->body, "data: 20$big_text" =~ s/20data: /20/r)
+        > 0 }), 'many');
+    my @told = $ngx->log(
+        qr/keeps its request: ngx_http_addition_filter_module /);
+    is(scalar @told, 2, 'why it stays is said once of each stream');
     $ngx->reload;
     like($w->whole, qr/\nretry: \d+\n\nafter all\n\z/, 'then it ends');
 };
