@@ -198,6 +198,8 @@ subtest 'a worker that is killed, TERM' => sub {
     $_->ended for @w;
     wait_ok { ($ngx->workers)[0] // $pid != $pid } 5, 'another one';
     wait_ok { eval { open_streams($ngx) == 0 } } 5, 'with no streams';
+    # nginx leaves connections that are open at TERM to exit()
+    return if asan();
     @w = map { RT::Wire->new($ngx, $_ % 2 ? '/rt/a' : '/off/a') } 1 .. 10;
     placed(@w);
     $ngx->signal('TERM');
