@@ -404,6 +404,53 @@ my @modes = (
 my $only = $ENV{RT_MODE};
 all_of(@$_) for grep { !$only || $_->[1] =~ /^(?:$only)$/ } @modes;
 
+# those who are served in one turn, each in its own way
+
+subtest 'many of one channel' => sub {
+    local $factor = 20;
+    my $end = 120;
+    my @good = map { open_stream($_->[0], 'big', 'many', %{$_->[1]}) }
+        (([detached => {}]) x 20, ([attached => {}]) x 4,
+         ([filters => {}]) x 2, ([nochunk => {}]) x 2,
+         ([detached => { version => '1.0' }]) x 2,
+         ([detached => { tls => 1 }]) x 2);
+    my @lazy = map { open_stream('detached', $_, 'many', rcvbuf => 4096) }
+        (qw(latest close big)) x 4;
+    my @gone = map { open_stream('detached', 'big', 'many', rcvbuf => 4096) }
+        1 .. 6;
+    for my $i (0 .. $end) {
+        publish(many => text($i));
+        $_->read(0) for @good;
+        if ($i % 20 == 7) {
+            my $w = shift @gone // next;
+            $i % 40 == 7 ? $w->reset : $w->close;
+        }
+    }
+    my $want = join ' ', 0 .. $end;
+    my $bad = 0;
+    for my $w (@good) {
+        $w->wait(last_is($w, $end), 20);
+        $w->body;
+        $bad++ if $w->{bad}
+            || join(' ', map { number($_) } events($w->body)) ne $want;
+        $w->close;
+    }
+    is($bad, 0, 'all of those that read have got all');
+    while (my ($latest, $close, $big) = splice @lazy, 0, 3) {
+        ok($latest->wait(last_is($latest, $end), 20), 'rt_slow latest');
+        $latest->framed;
+        is(scalar(grep { ($_->[1] // '') ne 'rt.gap' && number($_) < 0 }
+            events($latest->body)), 0, 'each is whole');
+        isnt($close->ended, '', 'rt_slow close');
+        ok($big->wait(last_is($big, $end), 20), 'rt_buffer that is large');
+        $big->framed;
+        is(join(' ', map { number($_) } events($big->body)), $want, 'has all');
+        $_->close for $latest, $close, $big;
+    }
+    $_->close for @gone;
+    wait_ok { streams()->{open} == 0 } 5, 'all have left';
+};
+
 subtest 'TLS: close_notify' => sub {
     for my $version ('-tls1_2', '-tls1_3') {
         my @tls = (tls => 1, port => 1, trace => 1, tls_args => [$version]);
