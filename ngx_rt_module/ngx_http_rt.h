@@ -111,7 +111,7 @@ struct ngx_http_rt_ctx_s {
     void                         *views;    /* room for those of a version */
     time_t                        prefer;   /* seconds to wait for a change */
     ngx_http_rt_resume_pt         resume;
-    u_char                       *text;     /* room for version, of a gate */
+    u_char                       *text;     /* room for version, quoted */
     uint32_t                      interval; /* s, that a poll is advised */
     unsigned                      asked:1;  /* prefer was looked for */
     unsigned                      gated:1;  /* the gate has decided */
@@ -125,7 +125,8 @@ struct ngx_http_rt_ctx_s {
 typedef struct {
     ngx_rt_view_t                *views;    /* nchannels */
     ngx_rt_cursor_t               cursor;   /* the ETag's */
-    ngx_str_t                     text;     /* the same of streams */
+    ngx_str_t                     text;     /* the same quoted, once it was
+                                               asked for; always of streams */
     uint64_t                      version;
     unsigned                      confirmed:1;  /* all of them */
     unsigned                      certain:1;    /* all that are known */
@@ -290,10 +291,12 @@ ngx_str_t *ngx_http_rt_header_in(ngx_http_request_t *r, const char *name,
 ngx_int_t ngx_http_rt_header_list(ngx_http_request_t *r, const char *name,
     size_t len, ngx_str_t *value);
 
-/* adds a response header; value must live as long as the request */
-ngx_int_t ngx_http_rt_header_out(ngx_http_request_t *r, const char *key,
-    ngx_str_t *value);
-
+/* adds a response header, key is a literal; value must live as long as the
+ * request */
+#define ngx_http_rt_header_out(r, key, value)                                 \
+    ngx_http_rt_header_push(r, key, sizeof(key "") - 1, value)
+ngx_int_t ngx_http_rt_header_push(ngx_http_request_t *r, const char *key,
+    size_t len, ngx_str_t *value);
 
 
 /* ngx_http_rt_version.c */
@@ -310,8 +313,13 @@ ngx_uint_t ngx_http_rt_match(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
 ngx_int_t ngx_http_rt_etag(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     ngx_http_rt_version_t *version);
 
-/* ETag: "version"; there must be no other */
+/* ETag: "version"; there must be no other.  version is one that
+ * ngx_http_rt_quote() has made, and lives as long as the request */
 ngx_int_t ngx_http_rt_etag_out(ngx_http_request_t *r, ngx_str_t *version);
+
+/* quotes around what is from p + 1 to last, where there is room for them:
+ * *text is without, and the ETag is at text->data - 1 */
+void ngx_http_rt_quote(ngx_str_t *text, u_char *p, u_char *last);
 
 /* the next line of a header of nginx's own list, or NULL; before 1.23 nginx
  * keeps the first */

@@ -104,7 +104,8 @@ ngx_http_rt_advise(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
 ngx_int_t
 ngx_http_rt_advice_out(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
 {
-    u_char     *p;
+    u_char     *p, *last;
+    uint32_t    n;
     ngx_str_t   value;
 
     p = ngx_pnalloc(r->pool, NGX_INT32_LEN);
@@ -112,8 +113,17 @@ ngx_http_rt_advice_out(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
         return NGX_ERROR;
     }
 
+    last = p + NGX_INT32_LEN;
+    p = last;
+    n = ctx->interval;
+
+    do {
+        *--p = (u_char) ('0' + n % 10);
+        n /= 10;
+    } while (n);
+
     value.data = p;
-    value.len = ngx_sprintf(p, "%uD", ctx->interval) - p;
+    value.len = last - p;
 
     if (ngx_http_rt_header_out(r, "RT-Poll-Interval", &value) != NGX_OK) {
         return NGX_ERROR;
@@ -147,7 +157,7 @@ ngx_http_rt_advice_rate(ngx_http_rt_ctx_t *ctx, ngx_http_rt_version_t *v,
     ngx_uint_t     i;
     ngx_rt_rate_t  rate;
 
-    ngx_rt_rate_get(ctx->hub->store, v->views[0].entry, now, set);
+    ngx_rt_rate_told(ctx->hub->store, v->views[0].entry, now, set);
 
     for (i = 1; i < ctx->nchannels; i++) {
 
@@ -155,7 +165,7 @@ ngx_http_rt_advice_rate(ngx_http_rt_ctx_t *ctx, ngx_http_rt_version_t *v,
             continue;
         }
 
-        ngx_rt_rate_get(ctx->hub->store, v->views[i].entry, now, &rate);
+        ngx_rt_rate_told(ctx->hub->store, v->views[i].entry, now, &rate);
 
         set->viewers = ngx_max(set->viewers, rate.viewers);
 
@@ -347,17 +357,15 @@ ngx_http_rt_advice_call(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     uint32_t *cursor)
 {
     uint64_t         at;
-    ngx_str_t        list, tag, *value;
+    ngx_str_t        list, tag;
     ngx_rt_place_t   places[NGX_HTTP_RT_MAX_CHANNELS];
     ngx_rt_cursor_t  c;
 
-    value = ngx_http_rt_header_in(r, "if-none-match",
-                                  sizeof("if-none-match") - 1);
-    if (value == NULL) {
+    if (r->headers_in.if_none_match == NULL) {
         return NGX_RT_CALL_NONE;
     }
 
-    list = *value;
+    list = r->headers_in.if_none_match->value;
 
     if (ngx_rt_etag_next(&list, &tag) != NGX_OK) {
         return NGX_RT_CALL_NONE;
@@ -413,7 +421,7 @@ ngx_http_rt_advise_stream(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
             continue;
         }
 
-        ngx_rt_rate_get(ctx->hub->store, view.entry, now, &rate);
+        ngx_rt_rate_told(ctx->hub->store, view.entry, now, &rate);
 
         if (ngx_rt_rate_advise(&rate, rlcf->advise_viewers,
                                rlcf->advise_interval))

@@ -40,6 +40,9 @@ static ngx_uint_t ngx_http_rt_gate_cached(ngx_http_request_t *r,
 #endif
 
 
+static const u_char  ngx_http_rt_gate_key[16] = "ngx_rt names 1";
+
+
 /*
  * A handler of the phase before content.  It runs again when a request that
  * was held is to go on, and in the location of an internal redirect.
@@ -288,36 +291,36 @@ ngx_http_rt_gate_version(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     }
 
     if (ctx->text == NULL) {
-        ctx->text = ngx_pnalloc(r->pool, NGX_RT_CURSOR_LEN);
+        ctx->text = ngx_pnalloc(r->pool, NGX_RT_CURSOR_LEN + 2);
         if (ctx->text == NULL) {
             return NGX_ERROR;
         }
     }
 
-    ctx->version.data = ctx->text;
-    ctx->version.len = ngx_rt_cursor_format(ctx->text, &c) - ctx->text;
+    ngx_http_rt_quote(&ctx->version, ctx->text,
+                      ngx_rt_cursor_format(ctx->text + 1, &c));
 
     return NGX_OK;
 }
 
 
-/* a digest of the names: no message's, for it is one of a group */
+/* a digest of the names, each keyed with the hash of the one before: no
+ * message's, by its own first key */
 
 static void
 ngx_http_rt_gate_set(ngx_http_rt_ctx_t *ctx, u_char *digest)
 {
-    ngx_uint_t        i;
-    ngx_rt_message_t  msg;
-    u_char            names[NGX_HTTP_RT_MAX_CHANNELS][NGX_RT_DIGEST_LEN];
+    uint64_t    hash[2];
+    ngx_uint_t  i;
 
-    ngx_memzero(&msg, sizeof(ngx_rt_message_t));
+    ngx_memcpy(hash, ngx_http_rt_gate_key, 16);
 
     for (i = 0; i < ctx->nchannels; i++) {
-        ngx_rt_message_digest(&ctx->channels[i], &msg, names[i]);
+        ngx_rt_hash128((u_char *) hash, ctx->channels[i].data,
+                       ctx->channels[i].len, hash);
     }
 
-    ngx_rt_group_digest((const u_char (*)[NGX_RT_DIGEST_LEN]) names,
-                        ctx->nchannels, digest);
+    ngx_memcpy(digest, hash, NGX_RT_DIGEST_LEN);
 }
 
 

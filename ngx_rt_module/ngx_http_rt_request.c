@@ -15,6 +15,8 @@
 
 static ngx_int_t ngx_http_rt_channel_add(ngx_http_rt_ctx_t *ctx,
     ngx_str_t *name);
+static ngx_int_t ngx_http_rt_channel_value(ngx_http_request_t *r,
+    ngx_http_complex_value_t *cv, ngx_str_t *value);
 static ngx_uint_t ngx_http_rt_has_error_page(ngx_http_request_t *r,
     ngx_uint_t status);
 static ngx_uint_t ngx_http_rt_accepts(ngx_str_t *accept, const char *type,
@@ -169,7 +171,7 @@ ngx_http_rt_channels(ngx_http_request_t *r, ngx_array_t *values,
 
     for (i = 0; i < values->nelts; i++) {
 
-        if (ngx_http_complex_value(r, &cv[i], &value) != NGX_OK) {
+        if (ngx_http_rt_channel_value(r, &cv[i], &value) != NGX_OK) {
             return NGX_ERROR;
         }
 
@@ -194,6 +196,45 @@ ngx_http_rt_channels(ngx_http_request_t *r, ngx_array_t *values,
 
             p = last + 1;
         }
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * A value that is one variable, as most are, needs no copy and no script: its
+ * code is that variable's and then the end.
+ */
+
+static ngx_int_t
+ngx_http_rt_channel_value(ngx_http_request_t *r, ngx_http_complex_value_t *cv,
+    ngx_str_t *value)
+{
+    uintptr_t                   *next;
+    ngx_http_variable_value_t   *vv;
+    ngx_http_script_var_code_t  *code;
+
+    if (cv->lengths == NULL) {
+        *value = cv->value;
+        return NGX_OK;
+    }
+
+    code = cv->values;
+    next = (uintptr_t *) (code + 1);
+
+    if (code->code != ngx_http_script_copy_var_code || *next) {
+        return ngx_http_complex_value(r, cv, value);
+    }
+
+    vv = ngx_http_get_flushed_variable(r, code->index);
+
+    if (vv == NULL || vv->not_found) {
+        ngx_str_null(value);
+
+    } else {
+        value->data = vv->data;
+        value->len = vv->len;
     }
 
     return NGX_OK;
@@ -305,7 +346,7 @@ ngx_uint_t
 ngx_http_rt_negotiate(ngx_http_request_t *r, ngx_uint_t enabled)
 {
     ngx_str_t   accept;
-    ngx_uint_t  sse, any, only;
+    ngx_uint_t  sse, only;
 
     ngx_str_null(&accept);
 
@@ -319,7 +360,6 @@ ngx_http_rt_negotiate(ngx_http_request_t *r, ngx_uint_t enabled)
 
     sse = ngx_http_rt_accepts(&accept, "text/event-stream",
                               sizeof("text/event-stream") - 1);
-    any = ngx_http_rt_accepts(&accept, "*/*", sizeof("*/*") - 1);
     only = sse && ngx_strlchr(accept.data, accept.data + accept.len, ',')
                   == NULL;
 
@@ -331,7 +371,9 @@ ngx_http_rt_negotiate(ngx_http_request_t *r, ngx_uint_t enabled)
         return NGX_HTTP_RT_POLL;
     }
 
-    return (any && (enabled & NGX_HTTP_RT_SSE)) ? NGX_HTTP_RT_SSE : 0;
+    return ((enabled & NGX_HTTP_RT_SSE)
+            && ngx_http_rt_accepts(&accept, "*/*", sizeof("*/*") - 1))
+           ? NGX_HTTP_RT_SSE : 0;
 }
 
 
@@ -358,6 +400,7 @@ ngx_http_rt_accepts(ngx_str_t *accept, const char *type, size_t len)
         }
 
         if ((size_t) (end - p) >= len
+            && (*p | 0x20) == (*type | 0x20)
             && ngx_strncasecmp(p, (u_char *) type, len) == 0
             && ((size_t) (end - p) == len || p[len] == ';' || p[len] == ' '
                 || p[len] == '\t')
@@ -434,22 +477,25 @@ ngx_http_rt_header_list(ngx_http_request_t *r, const char *name, size_t len,
     ngx_list_part_t  *part;
     ngx_table_elt_t  *h;
 
-    n = 0;
-    size = 0;
     i = 0;
     part = &r->headers_in.headers.part;
 
-    while ((h = ngx_http_rt_header_next(&part, &i, name, len)) != NULL) {
-
-        if (n++ == 0) {
-            *value = h->value;
-        }
-
-        size += h->value.len + 1;
+    h = ngx_http_rt_header_next(&part, &i, name, len);
+    if (h == NULL) {
+        return NGX_DECLINED;
     }
 
-    if (n < 2) {
-        return n ? NGX_OK : NGX_DECLINED;
+    *value = h->value;
+    size = h->value.len;
+    n = 1;
+
+    while ((h = ngx_http_rt_header_next(&part, &i, name, len)) != NULL) {
+        size += h->value.len + 1;
+        n++;
+    }
+
+    if (n == 1) {
+        return NGX_OK;
     }
 
     p = ngx_pnalloc(r->pool, size);
@@ -480,36 +526,40 @@ static ngx_table_elt_t *
 ngx_http_rt_header_next(ngx_list_part_t **part, ngx_uint_t *i,
     const char *name, size_t len)
 {
+    ngx_uint_t        n;
+    ngx_list_part_t  *p;
     ngx_table_elt_t  *h;
 
-    for ( ;; ) {
+    n = *i;
 
-        if (*i >= (*part)->nelts) {
+    for (p = *part; p; p = p->next) {
 
-            if ((*part)->next == NULL) {
-                return NULL;
+        h = p->elts;
+
+        for ( /* void */ ; n < p->nelts; n++) {
+
+            /* a byte more, for most are of another length or begin so */
+
+            if (h[n].key.len == len && h[n].lowcase_key[0] == (u_char) *name
+                && h[n].hash
+                && ngx_memcmp(h[n].lowcase_key, name, len) == 0)
+            {
+                *part = p;
+                *i = n + 1;
+
+                return &h[n];
             }
-
-            *part = (*part)->next;
-            *i = 0;
-
-            continue;
         }
 
-        h = (*part)->elts;
-        h += (*i)++;
-
-        if (h->hash && h->key.len == len
-            && ngx_strncmp(h->lowcase_key, name, len) == 0)
-        {
-            return h;
-        }
+        n = 0;
     }
+
+    return NULL;
 }
 
 
 ngx_int_t
-ngx_http_rt_header_out(ngx_http_request_t *r, const char *key,
+ngx_http_rt_header_push(ngx_http_request_t *r, const char *key, size_t len,
     ngx_str_t *value)
 {
     ngx_table_elt_t  *h;
@@ -521,7 +571,7 @@ ngx_http_rt_header_out(ngx_http_request_t *r, const char *key,
 
     h->hash = 1;
     h->key.data = (u_char *) key;
-    h->key.len = ngx_strlen(key);
+    h->key.len = len;
     h->value = *value;
 
 #if (nginx_version >= 1023000)

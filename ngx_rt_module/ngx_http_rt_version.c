@@ -12,6 +12,10 @@
 
 static ngx_int_t ngx_http_rt_version_places(ngx_http_request_t *r,
     ngx_http_rt_ctx_t *ctx, ngx_http_rt_version_t *v);
+static ngx_int_t ngx_http_rt_version_text(ngx_http_request_t *r,
+    ngx_http_rt_ctx_t *ctx, ngx_http_rt_version_t *v);
+static ngx_uint_t ngx_http_rt_match_text(ngx_http_request_t *r,
+    ngx_http_rt_ctx_t *ctx, ngx_http_rt_version_t *v, ngx_str_t *value);
 static ngx_uint_t ngx_http_rt_match_tag(ngx_http_rt_ctx_t *ctx,
     ngx_http_rt_version_t *v, ngx_str_t *tag);
 
@@ -46,18 +50,24 @@ ngx_http_rt_version(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     }
 
     v->views = ctx->views;
-
     digests = (void *) (v->views + ctx->nchannels);
-    ngx_memzero(digests, ctx->nchannels * NGX_RT_DIGEST_LEN);
 
     v->confirmed = 1;
     v->certain = 1;
     v->fresh = ngx_rt_feed_fresh(st, ngx_current_msec, ctx->hub->conf->stale);
 
-    /* before any channel is read: what changes meanwhile has a larger seq */
-
-    seq = ngx_rt_store_seq(st);
+    seq = (uint64_t) -1;
     newest = 0;
+
+    if (ctx->nchannels > 1) {
+
+        /* before any channel is read: what changes meanwhile has a larger
+         * seq.  One channel's version is enough, and each publish writes the
+         * line that seq is in */
+
+        seq = ngx_rt_store_seq(st);
+        ngx_memzero(digests, ctx->nchannels * NGX_RT_DIGEST_LEN);
+    }
 
     for (i = 0; i < ctx->nchannels; i++) {
         view = &v->views[i];
@@ -67,10 +77,6 @@ ngx_http_rt_version(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
             v->confirmed = 0;
             v->certain = 0;
             continue;
-        }
-
-        if (ctx->nchannels == 1) {
-            seq = view->version;
         }
 
         v->version = ngx_max(v->version, view->version);
@@ -84,7 +90,9 @@ ngx_http_rt_version(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
         v->known = 1;
         v->certain &= ngx_rt_view_certain(view) ? 1 : 0;
 
-        ngx_memcpy(digests[i], view->tag, NGX_RT_DIGEST_LEN);
+        if (ctx->nchannels > 1) {
+            ngx_memcpy(digests[i], view->tag, NGX_RT_DIGEST_LEN);
+        }
 
         if (view->msg_seq > newest) {
             newest = view->msg_seq;
@@ -124,7 +132,7 @@ ngx_http_rt_version_places(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     n = ctx->nchannels;
 
     places = ngx_pcalloc(r->pool, n * sizeof(ngx_rt_place_t));
-    p = ngx_pnalloc(r->pool, ngx_rt_places_len(n));
+    p = ngx_pnalloc(r->pool, ngx_rt_places_len(n) + 2);
 
     if (places == NULL || p == NULL) {
         return NGX_ERROR;
@@ -135,12 +143,46 @@ ngx_http_rt_version_places(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
         ngx_memcpy(places[i].tag, v->views[i].tag, NGX_RT_TAG_LEN);
     }
 
-    v->text.data = p;
-    v->text.len = ngx_rt_places_format(p, places, n,
-                                       ngx_rt_places_set(ctx->channels, n))
-                  - p;
+    ngx_http_rt_quote(&v->text, p,
+                      ngx_rt_places_format(p + 1, places, n,
+                                         ngx_rt_places_set(ctx->channels, n)));
 
     return NGX_OK;
+}
+
+
+/* v->text; of a poll that waits the room is the same */
+
+static ngx_int_t
+ngx_http_rt_version_text(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
+    ngx_http_rt_version_t *v)
+{
+    if (v->text.len) {
+        return NGX_OK;
+    }
+
+    if (ctx->text == NULL) {
+        ctx->text = ngx_pnalloc(r->pool, NGX_RT_CURSOR_LEN + 2);
+        if (ctx->text == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    ngx_http_rt_quote(&v->text, ctx->text,
+                      ngx_rt_cursor_format(ctx->text + 1, &v->cursor));
+
+    return NGX_OK;
+}
+
+
+void
+ngx_http_rt_quote(ngx_str_t *text, u_char *p, u_char *last)
+{
+    *p++ = '"';
+    *last = '"';
+
+    text->data = p;
+    text->len = last - p;
 }
 
 
@@ -148,17 +190,21 @@ ngx_uint_t
 ngx_http_rt_match(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     ngx_http_rt_version_t *v)
 {
-    ngx_int_t   rc;
-    ngx_str_t   list, tag, *value;
+    ngx_int_t         rc;
+    ngx_str_t         list, tag;
+    ngx_table_elt_t  *h;
 
-    value = ngx_http_rt_header_in(r, "if-none-match",
-                                  sizeof("if-none-match") - 1);
+    h = r->headers_in.if_none_match;
 
-    if (value == NULL || !v->fresh || r != r->main || ngx_http_rt_instead(r)) {
+    if (h == NULL || !v->fresh || r != r->main || ngx_http_rt_instead(r)) {
         return 0;
     }
 
-    list = *value;
+    if (ngx_http_rt_match_text(r, ctx, v, &h->value)) {
+        return 1;
+    }
+
+    list = h->value;
 
     for ( ;; ) {
         rc = ngx_rt_etag_next(&list, &tag);
@@ -175,6 +221,25 @@ ngx_http_rt_match(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
             return 1;
         }
     }
+}
+
+
+/* 1: the client has the very text that it would be given, as most have that
+ * have the version at all; what the other way says of it is known */
+
+static ngx_uint_t
+ngx_http_rt_match_text(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
+    ngx_http_rt_version_t *v, ngx_str_t *value)
+{
+    if (!v->confirmed
+        || (v->cursor.seq < v->version && !ctx->hub->store->stream)
+        || ngx_http_rt_version_text(r, ctx, v) != NGX_OK)
+    {
+        return 0;
+    }
+
+    return value->len == v->text.len + 2
+           && ngx_memcmp(value->data, v->text.data - 1, value->len) == 0;
 }
 
 
@@ -216,20 +281,11 @@ ngx_int_t
 ngx_http_rt_etag(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     ngx_http_rt_version_t *v)
 {
-    u_char  *p;
-
-    if (v->text.len) {
-        ctx->version = v->text;
-
-    } else {
-        p = ngx_pnalloc(r->pool, NGX_RT_CURSOR_LEN);
-        if (p == NULL) {
-            return NGX_ERROR;
-        }
-
-        ctx->version.data = p;
-        ctx->version.len = ngx_rt_cursor_format(p, &v->cursor) - p;
+    if (ngx_http_rt_version_text(r, ctx, v) != NGX_OK) {
+        return NGX_ERROR;
     }
+
+    ctx->version = v->text;
 
     if (ngx_http_rt_instead(r)) {
         return NGX_OK;
@@ -242,28 +298,21 @@ ngx_http_rt_etag(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
 ngx_int_t
 ngx_http_rt_etag_out(ngx_http_request_t *r, ngx_str_t *version)
 {
-    u_char           *p;
     ngx_table_elt_t  *h;
 
-    p = ngx_pnalloc(r->pool, version->len + 2);
     h = ngx_list_push(&r->headers_out.headers);
-
-    if (p == NULL || h == NULL) {
+    if (h == NULL) {
         return NGX_ERROR;
     }
 
     h->hash = 1;
     ngx_str_set(&h->key, "ETag");
-    h->value.data = p;
+    h->value.data = version->data - 1;
     h->value.len = version->len + 2;
 
 #if (nginx_version >= 1023000)
     h->next = NULL;
 #endif
-
-    *p++ = '"';
-    p = ngx_cpymem(p, version->data, version->len);
-    *p = '"';
 
     r->headers_out.etag = h;
 

@@ -16,6 +16,7 @@
 
 
 static u_char *ngx_rt_digits_write(u_char *p, uint64_t value, ngx_uint_t n);
+static u_char *ngx_rt_digits_write_8(u_char *p, uint64_t value);
 static ngx_int_t ngx_rt_digits_read(const u_char *p, ngx_uint_t n,
     uint64_t *value);
 static u_char *ngx_rt_digest_write(u_char *p, const u_char *digest);
@@ -58,7 +59,7 @@ ngx_rt_cursor_format(u_char *p, const ngx_rt_cursor_t *cursor)
     uint64_t    rest;
     ngx_uint_t  n;
 
-    p = ngx_rt_digits_write(p, cursor->epoch, NGX_RT_EPOCH_LEN);
+    p = ngx_rt_digits_write_8(p, cursor->epoch);
 
     n = 1;
 
@@ -170,6 +171,24 @@ ngx_rt_digits_write(u_char *p, uint64_t value, ngx_uint_t n)
 }
 
 
+/* the same of 8: a poll writes three of them */
+
+static u_char *
+ngx_rt_digits_write_8(u_char *p, uint64_t value)
+{
+    p[0] = ngx_rt_digits[value >> 42 & 63];
+    p[1] = ngx_rt_digits[value >> 36 & 63];
+    p[2] = ngx_rt_digits[value >> 30 & 63];
+    p[3] = ngx_rt_digits[value >> 24 & 63];
+    p[4] = ngx_rt_digits[value >> 18 & 63];
+    p[5] = ngx_rt_digits[value >> 12 & 63];
+    p[6] = ngx_rt_digits[value >> 6 & 63];
+    p[7] = ngx_rt_digits[value & 63];
+
+    return p + 8;
+}
+
+
 static ngx_int_t
 ngx_rt_digits_read(const u_char *p, ngx_uint_t n, uint64_t *value)
 {
@@ -214,16 +233,18 @@ ngx_rt_seq_read(const u_char *p, size_t len, uint64_t *seq)
 static u_char *
 ngx_rt_digest_write(u_char *p, const u_char *digest)
 {
-    uint64_t    v;
-    ngx_uint_t  i, n;
+    uint64_t       v;
+    ngx_uint_t     i;
+    const u_char  *d;
 
     for (i = 0; i < NGX_RT_DIGEST_LEN; i += 6) {
+        d = digest + i;
 
-        for (v = 0, n = 0; n < 6; n++) {
-            v = (v << 8) | digest[i + n];
-        }
+        v = (uint64_t) d[0] << 40 | (uint64_t) d[1] << 32
+            | (uint64_t) d[2] << 24 | (uint64_t) d[3] << 16
+            | (uint64_t) d[4] << 8 | d[5];
 
-        p = ngx_rt_digits_write(p, v, 8);
+        p = ngx_rt_digits_write_8(p, v);
     }
 
     return p;

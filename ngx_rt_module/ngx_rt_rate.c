@@ -43,6 +43,7 @@
 
 #define NGX_RT_RATE_TICK          250       /* ms */
 #define NGX_RT_RATE_TAU           20198     /* ms: a half-life of 56 ticks */
+#define NGX_RT_RATE_DECAY         0xfcd9d1c1ULL    /* of one tick */
 #define NGX_RT_RATE_FORGET        320       /* ticks without a poll */
 #define NGX_RT_RATE_BACK          40        /* ticks that clocks may differ */
 #define NGX_RT_RATE_TICKS         (1U << 22)
@@ -215,29 +216,39 @@ ngx_rt_rate_mark_sid(const u_char tag[NGX_RT_TAG_LEN], uint64_t *at)
 static uint64_t
 ngx_rt_rate_decay(uint64_t ticks)
 {
-    uint64_t    d;
-    ngx_uint_t  i;
+    /* of 0 to 31 ticks, and of 32 times as many */
 
-    static const uint64_t  part[] = {
-        0xfcd9d1c1ULL, 0xf9bd8e49ULL, 0xf3a24b26ULL, 0xe7dd818dULL,
-        0xd2017f76ULL, 0xac467520ULL, 0x73eec0c7ULL, 0x34805fddULL,
-        0x0ac46752ULL, 0x0073eec1ULL
+    static const uint32_t  fine[32] = {
+        0x00000000, 0xfcd9d1c1, 0xf9bd8e49, 0xf6ab165e,
+        0xf3a24b26, 0xf0a30e2a, 0xedad4153, 0xeac0c6e8,
+        0xe7dd818d, 0xe5035444, 0xe232226a, 0xdf69cfb5,
+        0xdcaa4035, 0xd9f35852, 0xd744fccb, 0xd49f12b4,
+        0xd2017f76, 0xcf6c28cf, 0xccdef4ce, 0xca59c9d4,
+        0xc7dc8e95, 0xc5672a11, 0xc2f9839a, 0xc09382cd,
+        0xbe350f95, 0xbbde122a, 0xb98e730c, 0xb7461b09,
+        0xb504f334, 0xb2cae4eb, 0xb097d9d2, 0xae6bbbd3
     };
+
+    static const uint32_t  coarse[32] = {
+        0x00000000, 0xac467520, 0x73eec0c7, 0x4e0451d9,
+        0x34805fdd, 0x2354b388, 0x17c6a1f3, 0x10000000,
+        0x0ac46752, 0x073eec0c, 0x04e0451e, 0x034805fe,
+        0x02354b39, 0x017c6a1f, 0x01000000, 0x00ac4675,
+        0x0073eec1, 0x004e0452, 0x00348060, 0x002354b4,
+        0x0017c6a2, 0x00100000, 0x000ac467, 0x00073eec,
+        0x0004e045, 0x00034806, 0x0002354b, 0x00017c6a,
+        0x00010000, 0x0000ac46, 0x000073ef, 0x00004e04
+    };
+
+    uint64_t  d;
 
     if (ticks > NGX_RT_RATE_AGE) {
         return 0;
     }
 
-    d = 1ULL << 32;
+    d = (ticks & 31) ? fine[ticks & 31] : 1ULL << 32;
 
-    for (i = 0; ticks; i++, ticks >>= 1) {
-
-        if (ticks & 1) {
-            d = (d * part[i]) >> 32;
-        }
-    }
-
-    return d;
+    return (ticks > 31) ? (d * coarse[ticks >> 5]) >> 32 : d;
 }
 
 
@@ -249,7 +260,7 @@ ngx_rt_rate_mass(uint64_t ms)
     uint64_t  d, next;
 
     d = ngx_rt_rate_decay(ms / NGX_RT_RATE_TICK);
-    next = ngx_rt_rate_decay(ms / NGX_RT_RATE_TICK + 1);
+    next = (d * NGX_RT_RATE_DECAY) >> 32;
 
     d -= (d - next) * (ms % NGX_RT_RATE_TICK) / NGX_RT_RATE_TICK;
 
@@ -485,8 +496,7 @@ ngx_rt_rate_now_held(ngx_rt_store_t *st, ngx_rt_rate_sh_t *rt)
 
     word = __atomic_load_n(&rt->held, __ATOMIC_ACQUIRE);
 
-    return (ngx_rt_viewers_epoch(word) == ngx_rt_viewers_now(st))
-           ? word & ((1U << NGX_RT_VIEWERS_BITS) - 1) : 0;
+    return ngx_rt_viewers_of(st, word);
 }
 
 
@@ -515,6 +525,27 @@ void
 ngx_rt_rate_get(ngx_rt_store_t *st, uint32_t index, uint64_t now,
     ngx_rt_rate_t *rate)
 {
+    ngx_rt_rate_sums_t  s;
+
+    ngx_rt_rate_told(st, index, now, rate);
+
+    if (ngx_rt_rate_none(st, index)) {
+        return;
+    }
+
+    ngx_rt_rate_sums(&st->rates[index], now, &s);
+
+    if (s.polls) {
+        rate->polls = s.polls * 1000 * 1000 / NGX_RT_RATE_ONE
+                      / ngx_rt_rate_mass(ngx_max(s.age, 1000));
+    }
+}
+
+
+void
+ngx_rt_rate_told(ngx_rt_store_t *st, uint32_t index, uint64_t now,
+    ngx_rt_rate_t *rate)
+{
     int32_t              since;
     uint32_t             mean;
     ngx_rt_rate_sh_t    *rt;
@@ -540,8 +571,6 @@ ngx_rt_rate_get(ngx_rt_store_t *st, uint32_t index, uint64_t now,
     ngx_rt_rate_sums(rt, now, &s);
 
     if (s.polls) {
-        rate->polls = s.polls * 1000 * 1000 / NGX_RT_RATE_ONE
-                      / ngx_rt_rate_mass(ngx_max(s.age, 1000));
         rate->viewers = ngx_rt_rate_pollers(rt, &s);
     }
 
@@ -596,6 +625,10 @@ ngx_rt_rate_sums(ngx_rt_rate_sh_t *rt, uint64_t now, ngx_rt_rate_sums_t *s)
 static uint64_t
 ngx_rt_rate_count(uint64_t polls, uint64_t gap, uint64_t age)
 {
+    if (polls == 0) {
+        return 0;
+    }
+
     return polls * gap / NGX_RT_RATE_ONE * 1000
            / ngx_rt_rate_mass(ngx_max(age + gap / 2, gap));
 }
@@ -676,8 +709,11 @@ ngx_rt_rate_interval(const ngx_rt_rate_t *rate, uint32_t min, uint32_t max)
 
     ms = rate->mean;
 
-    if (!rate->known) {
-        product = (uint64_t) min * max;
+    product = (uint64_t) min * max;
+
+    /* where the root would be less it doesn't matter */
+
+    if (!rate->known && (uint64_t) rate->since * rate->since < product) {
 
         for (root = max; root && root > product / root; /* void */ ) {
             root = (root + product / root) / 2;

@@ -66,6 +66,10 @@ void ngx_rt_rate_hold(ngx_rt_store_t *st, uint32_t index, uint32_t gen,
 void ngx_rt_rate_get(ngx_rt_store_t *st, uint32_t index, uint64_t now,
     ngx_rt_rate_t *rate);
 
+/* the same without polls, which nothing is advised by */
+void ngx_rt_rate_told(ngx_rt_store_t *st, uint32_t index, uint64_t now,
+    ngx_rt_rate_t *rate);
+
 /* the interval to advise, in ms within the bounds; the same in seconds, varied
  * by random; the mean of that, in ms */
 uint32_t ngx_rt_rate_interval(const ngx_rt_rate_t *rate, uint32_t min,

@@ -732,6 +732,18 @@ ngx_rt_viewers_now(ngx_rt_store_t *st)
            % NGX_RT_VIEWERS_EPOCHS;
 }
 
+/* streams by a word: the epoch is in a line that each publish writes, and is
+ * not looked at for none */
+static ngx_inline uint32_t
+ngx_rt_viewers_of(ngx_rt_store_t *st, uint32_t word)
+{
+    uint32_t  n;
+
+    n = word & ((1U << NGX_RT_VIEWERS_BITS) - 1);
+
+    return (n && ngx_rt_viewers_epoch(word) == ngx_rt_viewers_now(st)) ? n : 0;
+}
+
 /* how many, all workers'; 0 also for an index that is none */
 static ngx_inline uint32_t
 ngx_rt_viewers_get(ngx_rt_store_t *st, uint32_t index)
@@ -744,8 +756,7 @@ ngx_rt_viewers_get(ngx_rt_store_t *st, uint32_t index)
 
     word = __atomic_load_n(&st->entries[index].viewers, __ATOMIC_ACQUIRE);
 
-    return (ngx_rt_viewers_epoch(word) == ngx_rt_viewers_now(st))
-           ? word & ((1U << NGX_RT_VIEWERS_BITS) - 1) : 0;
+    return ngx_rt_viewers_of(st, word);
 }
 
 /* all begin to count anew */
