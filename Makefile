@@ -9,6 +9,7 @@
 #   make bench          figures as ratios to the limit, about ten minutes
 #   make bench-quick    ... less than one (ONLY=fan,polls,..., ROUNDS=, for
 #                       both)
+#   make instructions   counts what t/87-instructions.t compares, into its file
 #   make install        the module and a load snippet (DESTDIR=)
 #   make asan           an nginx with sanitizers and the module in it
 #   make unit           the unit tests alone (NAME=, default all)
@@ -74,6 +75,10 @@ bench bench-quick: $(SO)
 	@perl t/bench/bench.pl size=$(if $(filter bench,$@),full,quick) \
 	    $(foreach v,$(BENCH),$(if $($v),$v="$($v)"))
 
+instructions: $(SO)
+	@tools/deps.sh run test
+	@RT_INSTRUCTIONS=write perl t/87-instructions.t
+
 unit: $(SO)
 	@$(MAKE) --no-print-directory -C t/unit BUILD='$(abspath $(BUILD))' run
 
@@ -101,4 +106,4 @@ clean:
 
 FORCE:
 
-.PHONY: all run test soak bench bench-quick unit fuzz asan static-check check install clean FORCE
+.PHONY: all run test soak bench bench-quick instructions unit fuzz asan static-check check install clean FORCE

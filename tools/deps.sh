@@ -17,7 +17,7 @@ build="gcc make libc6-dev nginx nginx-dev libhiredis-dev"
 run="redis-server redis-tools"
 source="ca-certificates libpcre2-dev libssl-dev zlib1g-dev"
 test="perl curl binutils cppcheck clang libclang-rt-dev procps
-    libnginx-mod-nchan"
+    libnginx-mod-nchan valgrind"
 browser="chromium nodejs npm"
 docker="buildah debootstrap"
 
