@@ -99,6 +99,7 @@ struct ngx_http_rt_ctx_s {
     ngx_rt_hub_t                 *hub;
     ngx_uint_t                    nchannels;
     ngx_str_t                    *channels; /* distinct, valid names */
+    ngx_rt_key_t                  key;      /* of the first one, see ahead */
 
     ngx_uint_t                    transport;    /* NGX_HTTP_RT_*, 0: none */
     const char                   *result;       /* hit miss stale bypass */
@@ -281,7 +282,8 @@ ngx_int_t ngx_http_rt_text(ngx_http_request_t *r, ngx_uint_t status,
     const char *text);
 
 /* the transport by Upgrade and Accept among those enabled, 0: 406 */
-ngx_uint_t ngx_http_rt_negotiate(ngx_http_request_t *r, ngx_uint_t enabled);
+ngx_uint_t ngx_http_rt_negotiate(ngx_http_request_t *r,
+    ngx_http_rt_ctx_t *ctx, ngx_uint_t enabled);
 
 /* the first request header of that (lower-case) name, or NULL */
 ngx_str_t *ngx_http_rt_header_in(ngx_http_request_t *r, const char *name,
@@ -300,6 +302,10 @@ ngx_int_t ngx_http_rt_header_push(ngx_http_request_t *r, const char *key,
 
 
 /* ngx_http_rt_version.c */
+
+/* once the channels are known: has what a version and the advice are made of
+ * come from memory, while other things are looked at */
+void ngx_http_rt_ahead(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx);
 
 /* reads the version of all channels of the context; NGX_OK or NGX_ERROR */
 ngx_int_t ngx_http_rt_version(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
@@ -398,6 +404,9 @@ void ngx_http_rt_advise(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
 /* these as RT-Poll-Interval and RT-Advice; NGX_OK or NGX_ERROR */
 ngx_int_t ngx_http_rt_advice_out(ngx_http_request_t *r,
     ngx_http_rt_ctx_t *ctx);
+
+/* has what the connection remembers come from memory */
+void ngx_http_rt_advice_ahead(ngx_http_request_t *r);
 
 /* seconds: nothing longer is advised, or taken for an interval */
 #define NGX_HTTP_RT_ADVICE_MAX    (24 * 3600)

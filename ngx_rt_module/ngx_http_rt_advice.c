@@ -35,6 +35,8 @@ static void ngx_http_rt_advice_count(ngx_http_request_t *r,
     ngx_http_rt_seen_t *seen);
 static ngx_http_rt_seen_t *ngx_http_rt_advice_slot(ngx_rt_store_t *st,
     ngx_rt_view_t *view, ngx_http_rt_seen_t *seen);
+static ngx_connection_t *ngx_http_rt_advice_connection(ngx_http_request_t *r);
+static ngx_http_rt_seen_t *ngx_http_rt_advice_find(ngx_connection_t *c);
 static ngx_http_rt_seen_t *ngx_http_rt_advice_seen(ngx_http_request_t *r);
 static void ngx_http_rt_advice_end(void *data);
 static void ngx_http_rt_advice_once(ngx_http_rt_seen_t *seen);
@@ -267,13 +269,31 @@ ngx_http_rt_advice_slot(ngx_rt_store_t *st, ngx_rt_view_t *view,
 }
 
 
-/* what the connection remembers; NULL: it ends with this request */
-
-static ngx_http_rt_seen_t *
-ngx_http_rt_advice_seen(ngx_http_request_t *r)
+void
+ngx_http_rt_advice_ahead(ngx_http_request_t *r)
 {
     ngx_connection_t    *c;
-    ngx_pool_cleanup_t  *cln;
+    ngx_http_rt_seen_t  *seen;
+
+    c = ngx_http_rt_advice_connection(r);
+
+    if (c) {
+        seen = ngx_http_rt_advice_find(c);
+
+        if (seen) {
+            __builtin_prefetch(seen, 1);
+            __builtin_prefetch((u_char *) seen + 64, 1);
+        }
+    }
+}
+
+
+/* whose channels are remembered; NULL: it ends with this request */
+
+static ngx_connection_t *
+ngx_http_rt_advice_connection(ngx_http_request_t *r)
+{
+    ngx_connection_t  *c;
 
     c = r->connection;
 
@@ -295,11 +315,45 @@ ngx_http_rt_advice_seen(ngx_http_request_t *r)
         return NULL;
     }
 
+    return c;
+}
+
+
+static ngx_http_rt_seen_t *
+ngx_http_rt_advice_find(ngx_connection_t *c)
+{
+    ngx_pool_cleanup_t  *cln;
+
     for (cln = c->pool->cleanup; cln; cln = cln->next) {
 
         if (cln->handler == ngx_http_rt_advice_end) {
             return cln->data;
         }
+    }
+
+    return NULL;
+}
+
+
+/* what the connection remembers; NULL: nothing */
+
+static ngx_http_rt_seen_t *
+ngx_http_rt_advice_seen(ngx_http_request_t *r)
+{
+    ngx_connection_t    *c;
+    ngx_pool_cleanup_t  *cln;
+    ngx_http_rt_seen_t  *seen;
+
+    c = ngx_http_rt_advice_connection(r);
+
+    if (c == NULL) {
+        return NULL;
+    }
+
+    seen = ngx_http_rt_advice_find(c);
+
+    if (seen) {
+        return seen;
     }
 
     cln = ngx_pool_cleanup_add(c->pool,

@@ -81,6 +81,8 @@ ngx_http_rt_gate_handler(ngx_http_request_t *r)
         return ngx_http_rt_gate_bypass(ctx);
     }
 
+    ngx_http_rt_ahead(r, ctx);
+
     rc = ngx_http_rt_gate(r, ctx);
 
     if (rc == NGX_DECLINED || rc == NGX_DONE) {

@@ -19,6 +19,8 @@ static ngx_int_t ngx_http_rt_channel_value(ngx_http_request_t *r,
     ngx_http_complex_value_t *cv, ngx_str_t *value);
 static ngx_uint_t ngx_http_rt_has_error_page(ngx_http_request_t *r,
     ngx_uint_t status);
+static ngx_uint_t ngx_http_rt_asks(ngx_http_request_t *r,
+    ngx_http_rt_ctx_t *ctx, ngx_str_t *accept);
 static ngx_uint_t ngx_http_rt_accepts(ngx_str_t *accept, const char *type,
     size_t len);
 static ngx_uint_t ngx_http_rt_refused(const u_char *p, const u_char *last);
@@ -51,6 +53,8 @@ ngx_http_rt_subscribe_handler(ngx_http_request_t *r)
         return rc;
     }
 
+    ngx_http_rt_ahead(r, ctx);
+
     /* conditions are ours to judge: nginx's filter would answer 304 to "*"
      * and 412 to what names no version, for streams too */
 
@@ -60,7 +64,7 @@ ngx_http_rt_subscribe_handler(ngx_http_request_t *r)
      * ends, so it is a poll, and the headers it sees are not about it */
 
     ctx->transport = (r == r->main && !ngx_http_rt_instead(r))
-                     ? ngx_http_rt_negotiate(r, rlcf->transports)
+                     ? ngx_http_rt_negotiate(r, ctx, rlcf->transports)
                      : NGX_HTTP_RT_POLL;
 
     switch (ctx->transport) {
@@ -343,17 +347,13 @@ ngx_http_rt_has_error_page(ngx_http_request_t *r, ngx_uint_t status)
 
 
 ngx_uint_t
-ngx_http_rt_negotiate(ngx_http_request_t *r, ngx_uint_t enabled)
+ngx_http_rt_negotiate(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
+    ngx_uint_t enabled)
 {
     ngx_str_t   accept;
     ngx_uint_t  sse, only;
 
-    ngx_str_null(&accept);
-
-    if (ngx_http_rt_header_list(r, "accept", sizeof("accept") - 1, &accept)
-        != NGX_OK
-        || accept.len == 0)
-    {
+    if (!ngx_http_rt_asks(r, ctx, &accept) || accept.len == 0) {
         return (enabled & NGX_HTTP_RT_POLL) ? NGX_HTTP_RT_POLL
                                             : enabled & NGX_HTTP_RT_SSE;
     }
@@ -374,6 +374,55 @@ ngx_http_rt_negotiate(ngx_http_request_t *r, ngx_uint_t enabled)
     return ((enabled & NGX_HTTP_RT_SSE)
             && ngx_http_rt_accepts(&accept, "*/*", sizeof("*/*") - 1))
            ? NGX_HTTP_RT_SSE : 0;
+}
+
+
+/*
+ * 1: there is an Accept.  That there is no Prefer is found on the same way
+ * through the request's headers, as a rule: then none is looked for.
+ */
+
+static ngx_uint_t
+ngx_http_rt_asks(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
+    ngx_str_t *accept)
+{
+    ngx_uint_t        i, n, prefers;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    n = 0;
+    prefers = 0;
+
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+
+            if (h[i].key.len != sizeof("accept") - 1 || h[i].hash == 0) {
+                continue;
+            }
+
+            if (ngx_memcmp(h[i].lowcase_key, "accept", sizeof("accept") - 1)
+                == 0)
+            {
+                *accept = h[i].value;
+                n++;
+
+            } else if (ngx_memcmp(h[i].lowcase_key, "prefer",
+                                  sizeof("prefer") - 1) == 0)
+            {
+                prefers = 1;
+            }
+        }
+    }
+
+    ctx->asked = !prefers;
+
+    return (n < 2) ? n
+                   : ngx_http_rt_header_list(r, "accept",
+                                             sizeof("accept") - 1, accept)
+                     == NGX_OK;
 }
 
 

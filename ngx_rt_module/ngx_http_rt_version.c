@@ -24,6 +24,20 @@ static ngx_uint_t ngx_http_rt_match_tag(ngx_http_rt_ctx_t *ctx,
     (ngx_memcmp((a)->group, (b)->group, NGX_RT_DIGEST_LEN) == 0)
 
 
+/* a poll of one of very many channels waits for memory more than it works */
+
+void
+ngx_http_rt_ahead(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx)
+{
+    ngx_rt_table_key(ctx->hub->store, &ctx->channels[0], &ctx->key);
+    ngx_rt_table_ahead(ctx->hub->store, &ctx->key);
+
+    __builtin_prefetch(ctx->hub->slot, 1);
+
+    ngx_http_rt_advice_ahead(r);
+}
+
+
 ngx_int_t
 ngx_http_rt_version(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     ngx_http_rt_version_t *v)
@@ -31,6 +45,7 @@ ngx_http_rt_version(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     u_char           (*digests)[NGX_RT_DIGEST_LEN];
     uint64_t         seq, newest;
     ngx_uint_t       i;
+    ngx_rt_key_t     key;
     ngx_rt_view_t   *view;
     ngx_rt_store_t  *st;
 
@@ -72,7 +87,14 @@ ngx_http_rt_version(ngx_http_request_t *r, ngx_http_rt_ctx_t *ctx,
     for (i = 0; i < ctx->nchannels; i++) {
         view = &v->views[i];
 
-        if (ngx_rt_hub_look(ctx->hub, &ctx->channels[i], view) != NGX_OK) {
+        if (i > 0) {
+            ngx_rt_table_key(st, &ctx->channels[i], &key);
+        }
+
+        if (ngx_rt_hub_look(ctx->hub, &ctx->channels[i],
+                            i ? &key : &ctx->key, view)
+            != NGX_OK)
+        {
             ngx_memzero(view, sizeof(ngx_rt_view_t));
             v->confirmed = 0;
             v->certain = 0;

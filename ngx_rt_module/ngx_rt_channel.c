@@ -86,10 +86,13 @@ ngx_rt_hub_find_lost(ngx_rt_hub_t *hub)
 ngx_int_t
 ngx_rt_hub_enter(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel)
 {
+    ngx_rt_key_t       key;
     ngx_rt_view_t      view;
     ngx_rt_channel_t  *other;
 
-    if (ngx_rt_hub_look(hub, &channel->node.str, &view) != NGX_OK) {
+    ngx_rt_table_key(hub->store, &channel->node.str, &key);
+
+    if (ngx_rt_hub_look(hub, &channel->node.str, &key, &view) != NGX_OK) {
         return NGX_DECLINED;
     }
 
@@ -121,15 +124,13 @@ ngx_rt_hub_enter(ngx_rt_hub_t *hub, ngx_rt_channel_t *channel)
 
 
 ngx_int_t
-ngx_rt_hub_look(ngx_rt_hub_t *hub, const ngx_str_t *name, ngx_rt_view_t *view)
+ngx_rt_hub_look(ngx_rt_hub_t *hub, const ngx_str_t *name,
+    const ngx_rt_key_t *key, ngx_rt_view_t *view)
 {
     ngx_uint_t         queued;
-    ngx_rt_key_t       key;
     ngx_rt_feed_sh_t  *feed;
 
-    ngx_rt_table_key(hub->store, name, &key);
-
-    if (ngx_rt_table_look(hub->store, &key, ngx_time(), view) == NGX_OK
+    if (ngx_rt_table_look(hub->store, key, ngx_time(), view) == NGX_OK
         && (view->confirmed || view->wanted))
     {
         return NGX_OK;

@@ -464,6 +464,9 @@ ngx_int_t ngx_rt_log_body(ngx_rt_store_t *st, uint64_t off,
 void ngx_rt_table_key(ngx_rt_store_t *st, const ngx_str_t *name,
     ngx_rt_key_t *key);
 
+/* a look for it comes soon: what it begins with is fetched from memory */
+void ngx_rt_table_ahead(ngx_rt_store_t *st, const ngx_rt_key_t *key);
+
 /*
  * Reads the channel without a lock.  NGX_OK; NGX_DECLINED: not there, or it
  * kept changing (the caller then takes the slow way, ngx_rt_store_touch).

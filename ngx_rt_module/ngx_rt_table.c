@@ -45,6 +45,14 @@ ngx_rt_table_key(ngx_rt_store_t *st, const ngx_str_t *name, ngx_rt_key_t *key)
 }
 
 
+void
+ngx_rt_table_ahead(ngx_rt_store_t *st, const ngx_rt_key_t *key)
+{
+    __builtin_prefetch(ngx_rt_table_bucket(st, key));
+    __builtin_prefetch(&st->sh->feed);
+}
+
+
 ngx_int_t
 ngx_rt_table_look(ngx_rt_store_t *st, const ngx_rt_key_t *key, time_t now,
     ngx_rt_view_t *view)

@@ -298,10 +298,11 @@ void ngx_rt_hub_run(ngx_rt_hub_t *hub);
 
 /*
  * Looks a channel up; one that is not in the table or not wanted is asked
- * for, and the feeder woken.  NGX_OK, NGX_DECLINED: no room in the table.
+ * for, and the feeder woken.  key: the name's, by ngx_rt_table_key().
+ * NGX_OK, NGX_DECLINED: no room in the table.
  */
 ngx_int_t ngx_rt_hub_look(ngx_rt_hub_t *hub, const ngx_str_t *name,
-    ngx_rt_view_t *view);
+    const ngx_rt_key_t *key, ngx_rt_view_t *view);
 
 
 #define NGX_RT_START_LATEST       0
