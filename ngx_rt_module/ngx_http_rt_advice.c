@@ -36,6 +36,8 @@ static void ngx_http_rt_advice_count(ngx_http_request_t *r,
 static ngx_http_rt_seen_t *ngx_http_rt_advice_slot(ngx_rt_store_t *st,
     ngx_rt_view_t *view, ngx_http_rt_seen_t *seen);
 static ngx_connection_t *ngx_http_rt_advice_connection(ngx_http_request_t *r);
+static ngx_http_rt_seen_t *ngx_http_rt_advice_oldest(
+    ngx_http_rt_seen_t *seen);
 static ngx_http_rt_seen_t *ngx_http_rt_advice_find(ngx_connection_t *c);
 static ngx_http_rt_seen_t *ngx_http_rt_advice_seen(ngx_http_request_t *r);
 static void ngx_http_rt_advice_end(void *data);
@@ -273,18 +275,51 @@ void
 ngx_http_rt_advice_ahead(ngx_http_request_t *r)
 {
     ngx_connection_t    *c;
-    ngx_http_rt_seen_t  *seen;
+    ngx_http_rt_seen_t  *seen, *slot;
 
     c = ngx_http_rt_advice_connection(r);
 
-    if (c) {
-        seen = ngx_http_rt_advice_find(c);
+    if (c == NULL) {
+        return;
+    }
 
-        if (seen) {
-            __builtin_prefetch(seen, 1);
-            __builtin_prefetch((u_char *) seen + 64, 1);
+    seen = ngx_http_rt_advice_find(c);
+
+    if (seen == NULL) {
+        return;
+    }
+
+    __builtin_prefetch(seen, 1);
+    __builtin_prefetch((u_char *) seen + 64, 1);
+
+    /* many channels over one connection, a proxy's: a poll of another one is
+     * when the oldest is counted, too */
+
+    if (seen[NGX_HTTP_RT_SEEN - 1].store) {
+        slot = ngx_http_rt_advice_oldest(seen);
+
+        __builtin_prefetch(&slot->store->entries[slot->entry].gen);
+        __builtin_prefetch(&slot->store->rates[slot->entry], 1);
+    }
+}
+
+
+static ngx_http_rt_seen_t *
+ngx_http_rt_advice_oldest(ngx_http_rt_seen_t *seen)
+{
+    ngx_uint_t           i;
+    ngx_http_rt_seen_t  *slot;
+
+    slot = seen;
+
+    for (i = 1; i < NGX_HTTP_RT_SEEN; i++) {
+
+        if (seen[i].when < slot->when) {
+            slot = &seen[i];
         }
     }
+
+    return slot;
 }
 
 
