@@ -190,7 +190,7 @@ $bare = Bench::bare();
 $load = Bench::Load->new('fan', port => $bare->{port}, clients => 2,
     redis => $redis->port, name => 'd%u', path => '/sse/d%u');
 RT::poll_until(sub { $redis->numsub('d0') }, 5);
-$load->start('run', 100, 20);
+$load->start('run', 40, 20);
 RT::poll_until(sub { get($bare->{port}, '/count')->body > 0 }, 5);
 RT::freeze($load->{pid});
 RT::poll_until(sub { 0 }, 0.5);
