@@ -349,4 +349,31 @@ END
     wait_ok { hub($ngx)->{channels} == 1 } 10, 'without any it is forgotten';
 }
 
+
+# Connected again, but a channel not yet subscribed again: what its clients
+# have may be old, also where it is the very ETag of what is known.
+{
+    my $fake = RT::FakeRedis->new(script => sub ($conn, @cmd) {
+        $conn->default(@cmd)
+            if $conn->mode ne 'mute' || uc $cmd[0] ne 'SUBSCRIBE';
+    });
+    my $ngx = RT::Nginx->new(redis => $fake, server => <<'S', http => <<'H');
+        location = /status { rt_status json; }
+        location ~ ^/rt/(?<channel>.+)$ { rt_subscribe app $channel; }
+S
+        rt_hub app { zone 8m; redis %%REDIS%%; redis_reconnect 10ms 20ms; }
+H
+    get($ngx, '/rt/mute');
+    wait_for { $fake->push(mute => 'old') } 5, 'subscribed';
+    my $etag = wait_for { my $r = get($ngx, '/rt/mute');
+        $r->status == 200 && $r->header('ETag') } 5, 'something known';
+    is(poll($ngx, '/rt/mute', $etag)->status, 304, 'which is the latest');
+
+    $fake->mode('mute');
+    $fake->drop;
+    wait_ok { hub($ngx)->{feed}{reconnects} == 1 && live($ngx) } 5,
+        'live again, but for the channel';
+    is(poll($ngx, '/rt/mute', $etag)->status, 200, 'of which nobody knows');
+}
+
 done_testing;
