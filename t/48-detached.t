@@ -83,9 +83,14 @@ sub publish ($channel, @data) {
     }
 }
 
-sub streams { return decode_json(get($ngx, '/status')->body)->{hubs}[0]{streams}{sse} }
+sub streams {
+    return decode_json(get($ngx, '/status')->body)
+        ->{hubs}[0]{streams}{sse};
+}
 
-sub active { return get($ngx, '/stub')->body =~ /Active connections: (\d+)/ && $1 }
+sub active {
+    return get($ngx, '/stub')->body =~ /Active connections: (\d+)/ && $1;
+}
 
 # why streams of the channel ended
 sub ends ($channel) {
@@ -104,7 +109,8 @@ sub events ($body) {
     my @events;
     $body =~ s/\Aretry: \d+\n\n//
         or return [undef, 'none', ''];
-    while ($body =~ /\G(?:id: (\S+)\n)?(?:event: (\S+)\n)?((?:data: .*\n)*)\n/gc) {
+    my $one = qr/(?:id: (\S+)\n)?(?:event: (\S+)\n)?((?:data: .*\n)*)\n/;
+    while ($body =~ /\G$one/gc) {
         my ($id, $event, $data) = ($1, $2, $3);
         next if $data eq '';
         chop $data;
