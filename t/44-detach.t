@@ -148,7 +148,10 @@ sub stream ($what, $name, $path, %opt) {
                 'the request has ended at once';
         }
         publish($channel, $_) for 'one', $big, "two\n\n";
-        my $want = qr/\Aretry: \d+\n\nid: \S+\n\nid: \S+\ndata: one\n\nid: \S+\n\Q$big_text\Eid: \S+\ndata: two\ndata: \ndata: \n\n\z/;
+        my $id = qr/id: \S+\n/;
+        my $begin = qr/retry: \d+\n\n$id\n${id}data: one\n\n/;
+        my $end = qr/data: two\ndata: \ndata: \n\n/;
+        my $want = qr/\A$begin$id\Q$big_text\E$id$end\z/;
         wait_ok { $w->read(0.02); $decode->($w->body) =~ $want } 5,
             'all comes, and nothing else';
         $w->framed;

@@ -98,8 +98,8 @@ sub lines ($file) {
 sub stream ($file, $path, $channel, $n, %opt) {
     my $was = lines($file);
     my $w = RT::Wire->new(delete $opt{target} // $ngx, $path, %opt);
-    wait_for { $w->read(0.02); $w->body =~ /\Aretry: \d+\n\n(?:id: .*\n\n|id: .*\ndata)/ } 5,
-        'a place';
+    wait_for { $w->read(0.02);
+        $w->body =~ /\Aretry: \d+\n\nid: .*\n(?:\n|data)/ } 5, 'a place';
     publish($channel, $_) for 1 .. $n;
     $w->wait(qr/data: $n\n\n/) if $n;
     $w->close;
@@ -115,7 +115,8 @@ for my $detach ('on', 'off') {
     subtest "rt_detach $detach: the forms" => sub {
         my ($line, $w) = stream('text.log', "/$detach/text/t$detach",
             "t$detach", 3);
-        like($line, qr/^$date 127\.0\.0\.1 sse t$detach \d+\.\d{3} 3 \d+ client$/,
+        like($line,
+            qr/^$date 127\.0\.0\.1 sse t$detach \d+\.\d{3} 3 \d+ client$/,
             'text');
         my ($bytes) = $line =~ / (\d+) client$/;
         is($bytes, length $w->bytes, 'all bytes, and the head');
@@ -132,9 +133,9 @@ for my $detach ('on', 'off') {
         like($line, qr/"seconds":\d+\.\d{3},/, 'with milliseconds');
 
         # several channels; names that have to be escaped
-        ($line) = stream('text.log', "/$detach/text/a$detach,b:$detach,d", "b:$detach",
-            1);
-        like($line, qr/ sse a$detach,b:$detach,d \S+ 1 \d+ client$/, 'channels');
+        my $names = "a$detach,b:$detach,d";
+        ($line) = stream('text.log', "/$detach/text/$names", "b:$detach", 1);
+        like($line, qr/ sse $names \S+ 1 \d+ client$/, 'channels');
         my $name = 'q"u\\o/' . "\xc3\xa9" . '{}';
         my $path = $name =~ s/([^\w\/])/sprintf '%%%02x', ord $1/ger;
         ($line) = stream('json.log', "/$detach/json/$path,x",

@@ -39,12 +39,13 @@ sub stub ($ngx) {
     my $text = get($ngx, '/stub')->body;
     my %n;
     @n{qw(active reading writing waiting)} = $text =~
-        /Active connections: (\d+).*Reading: (\d+) Writing: (\d+) Waiting: (\d+)/s;
+        /connections: (\d+).*Reading: (\d+) Writing: (\d+) Waiting: (\d+)/s;
     return \%n;
 }
 
 sub open_streams ($ngx) {
-    return decode_json(get($ngx, '/status')->body)->{hubs}[0]{streams}{sse}{open};
+    return decode_json(get($ngx, '/status')->body)
+        ->{hubs}[0]{streams}{sse}{open};
 }
 
 subtest 'counted' => sub {
@@ -159,7 +160,8 @@ subtest 'QUIT' => sub {
         $_->wait(qr/data: last\n\n/) for @w;
         my $start = time;
         $ngx->quit;
-        like($_->whole("$name: QUIT"), qr/data: last\n\n(?::\n\n)*retry: \d+\n\n\z/,
+        like($_->whole("$name: QUIT"),
+            qr/data: last\n\n(?::\n\n)*retry: \d+\n\n\z/,
             'a retry, then the end') for @w;
         wait_ok { !RT::running($ngx->pid) } 5, "$name: nginx has ended";
         cmp_ok(time - $start, '<', RT::scale(3), 'in time');

@@ -18,9 +18,10 @@ plan(skip_all => 'is running under it') if asan();
 need(qw(make clang redis-server));
 
 # the longest first: two at a time
-my @files = qw(20-feed 10-config 21-redis-faults 11-publish 61-gate-doubt
-    22-patterns 38-wait 66-held 60-gate
-    12-status 67-sender 32-slow 31-sse-nginx 33-resume 13-variables 30-poll-sse);
+my @files = qw(48-detached 20-feed 10-config 21-redis-faults 11-publish
+    61-gate-doubt 22-patterns 38-wait 66-held 60-gate 45-stream-log
+    47-detach-process 44-detach 12-status 67-sender 32-slow 31-sse-nginx
+    33-resume 13-variables 30-poll-sse);
 
 my $nginx = RT::Asan::build();
 BAIL_OUT('no nginx with sanitizers') if !$nginx;
