@@ -34,7 +34,8 @@ static void ngx_http_rt_detached_write(ngx_event_t *wev);
 /*
  * Modules that have a context in requests, but nothing to do with a body on
  * its way out, and whose cleanups may come at any time: limit_conn's, which
- * counts the request until then, is not one of them.
+ * counts the request until then, is not one of them.  The header count module
+ * is in Debian's nginx 1.22.
  */
 
 static const char  *ngx_http_rt_harmless_names[] = {
@@ -246,6 +247,9 @@ ngx_http_rt_detach_request(ngx_http_rt_stream_t *s)
     s->free = NULL;
 
     r->keepalive = 0;
+
+    /* it sets c->destroyed, which has to stay: so that whoever has called us
+     * looks for no posted request of a request that is gone */
 
     ngx_http_free_request(r, 0);
 

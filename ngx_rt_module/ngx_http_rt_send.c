@@ -216,7 +216,12 @@ ngx_http_rt_sent(ngx_http_rt_stream_t *s, ssize_t result, struct iovec *vec,
     uint64_t    seq;
     ngx_uint_t  i;
 
-    if (result == -NGX_EAGAIN || result == -NGX_EINTR) {
+    if (result == -NGX_EINTR) {
+        /* nothing was taken, and nothing keeps it from being sent again */
+        return NGX_OK;
+    }
+
+    if (result == -NGX_EAGAIN) {
         return ngx_http_rt_send_blocked(s);
     }
 

@@ -255,7 +255,11 @@ if (($ENV{RT_INSTRUCTIONS} // '') eq 'write') {
 note(sprintf '%-16s%8s%8s%8s', $whose, qw(module nginx other));
 note(line($_)) for @names;
 
-sub near ($is, $was, $within) { return abs($is - $was) <= $within * $was }
+# of next to nothing a part is nothing
+sub near ($is, $was, $within) {
+    my $most = $within * abs $was;
+    return abs($is - $was) <= ($most > 8 ? $most : 8);
+}
 
 if (!defined $block) {
     diag("no figures for $whose: make instructions");
@@ -266,7 +270,7 @@ else {
     for my $name (@names) {
         my %was;
         @was{qw(module nginx other)} =
-            $block =~ /^    \Q$name\E\s+(\d+)\s+(\d+)\s+(\d+)$/m
+            $block =~ /^    \Q$name\E\s+(-?\d+)\s+(-?\d+)\s+(-?\d+)$/m
             or fail("$name: no figure"), next;
         for my $of (qw(module nginx)) {
             next if $name eq 'return 204' && $of eq 'module';
