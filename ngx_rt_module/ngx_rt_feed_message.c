@@ -100,7 +100,8 @@ ngx_rt_pubsub_is_marker(ngx_rt_feed_t *feed, const ngx_str_t *channel,
         || ngx_memcmp(channel->data + prefix->len, NGX_RT_MARKER,
                       sizeof(NGX_RT_MARKER) - 1)
            != 0
-        || ngx_memcmp(channel->data, prefix->data, prefix->len) != 0)
+        || (prefix->len
+            && ngx_memcmp(channel->data, prefix->data, prefix->len) != 0))
     {
         return 0;
     }
