@@ -295,7 +295,10 @@ sub all_of ($mode, $title, %opt) {
         local $factor = 20;
         my $ch = "p$tag";
         my $w = open_stream($mode, 'late', $ch, %opt, rcvbuf => 32768);
-        publish($ch => map { text($_) } 0 .. 400);
+        for my $i (0 .. 400) {
+            publish($ch => text($i));
+            $w->read(0) if $i % 10 == 0;
+        }
         my $end = time + 3;
         while (time < $end && !$w->{end}) {
             $w->read(0.02);
